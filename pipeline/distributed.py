@@ -1,0 +1,114 @@
+"""Ranks and collectives, for one process and for many, under any launcher.
+
+Notable:
+- `accelerate launch`, `torchrun` and our SLURM launcher all set RANK, WORLD_SIZE, LOCAL_RANK,
+  MASTER_ADDR and MASTER_PORT; that is all this file reads. Without them the world has one process.
+- With one process nothing is initialised and every collective is the identity.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among the processes of the run."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes logs, certificates and manifests."""
+        return self.rank == 0
+
+
+def current_world() -> World:
+    """The world as the launcher's environment variables describe it."""
+    return World(
+        rank=int(os.environ.get("RANK", 0)),
+        size=int(os.environ.get("WORLD_SIZE", 1)),
+        local_rank=int(os.environ.get("LOCAL_RANK", 0)),
+    )
+
+
+def local_device(world: World) -> torch.device:
+    """This rank's GPU, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def start(timeout: timedelta = timedelta(minutes=10)) -> World:
+    """Join the process group (nccl with GPUs, gloo without). Harmless when called twice.
+
+    Args:
+        timeout: after this long in one collective a rank gives up, so that the loss of another
+            rank ends the attempt instead of hanging it.
+    """
+    world = current_world()
+    if world.size > 1 and not dist.is_initialized():
+        device = local_device(world)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    return world
+
+
+def stop() -> None:
+    """Leave the process group, if one was joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's `value`, in order of rank, on every rank. For small things only."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's `value` on every rank."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of `tensor` over all ranks, in place, on every rank."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def raise_together(error: Exception | None) -> None:
+    """Make an error of one rank the error of all, so that none is left waiting in a collective.
+
+    Every rank calls it at the same point with its own error or None. The rank that failed raises
+    its own; the others raise a RuntimeError that names the first failed rank.
+    """
+    failures = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            raise RuntimeError(f"rank {rank} failed: {failure}")

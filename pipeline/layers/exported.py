@@ -1,0 +1,111 @@
+"""ExportedLayer: one layer of the function that is certified, exactly as its tensors are stored.
+
+Notable:
+- Training parametrises a layer (I + β·W/√L, normalised rows); the certificate speaks of the exact
+  real function of *exported* tensors: the kernel with all of that folded in, rounded once to
+  float32, stored and hashed. A training layer makes its exported twin in `export`.
+- An exported layer knows four things: how to compute itself in float64, how steep it is at the
+  most (`norm_bound`), how much its arithmetic can be off (`rounding`), and how to be written down
+  (`tensors`, `attributes`). A kind that nobody registered is an error, never "1-Lipschitz".
+- `pipeline/verify/` reads the same records and shares no code with this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.lipschitz.bound import NormBound
+
+KINDS: dict[str, type[ExportedLayer]] = {}
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What the forward-rounding recursion needs of an affine layer y = Wx + b evaluated in float64."""
+
+    fan_in: int
+    """n, the longest sum of products that makes one output (bias not counted)."""
+    abs_norm: float
+    """a, an upper bound of the l2 norm of |W| (entrywise absolute value)."""
+    bias_norm: float
+    """B, an upper bound of the l2 norm of the whole bias vector (all positions)."""
+
+
+@dataclass(frozen=True)
+class ExportedLayer(ABC):
+    """One layer. Subclasses are frozen dataclasses that add their arrays and attributes."""
+
+    kind: ClassVar[str]
+
+    name: str
+    """Dotted and unique in the network, e.g. "backbone.3.conv"; prefix of its tensors' names."""
+    input_shape: tuple[int, ...]
+    """[C, H, W] or [D], without the batch."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        KINDS[cls.kind] = cls
+
+    @property
+    @abstractmethod
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one output, without the batch."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer: [B, *input_shape] float64 -> [B, *output_shape] float64.
+
+        Matrix products only (on a GPU convolutions are unfold + matmul), so that the rounding
+        model of docs/certificate.md §5 covers it on every device.
+        """
+
+    @abstractmethod
+    def norm_bound(self) -> NormBound:
+        """A proved upper bound of the layer's Lipschitz constant."""
+
+    @abstractmethod
+    def rounding(self) -> Rounding | None:
+        """How its float64 arithmetic can be off; None where it is exact (MinMax, flatten)."""
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The stored arrays by full name, e.g. {"stem.weight": ..., "stem.bias": ...}."""
+        return {}
+
+    def attributes(self) -> dict[str, Any]:
+        """Plain JSON values that, with the tensors, define the layer, e.g. {"stride": 2}."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def from_record(
+        cls,
+        name: str,
+        input_shape: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray],
+    ) -> ExportedLayer:
+        """Read back what `tensors` and `attributes` wrote."""
+
+
+def layer_from_record(
+    record: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> ExportedLayer:
+    """Make a layer from its record in certificate.json and the tensors of model.safetensors.
+
+    Raises:
+        ValueError: a kind that no layer here has.
+    """
+    kind = record["kind"]
+    if kind not in KINDS:
+        raise ValueError(
+            f"layer {record['name']!r} is of the unknown kind {kind!r}; known: {sorted(KINDS)}"
+        )
+    return KINDS[kind].from_record(
+        record["name"], tuple(record["input_shape"]), record.get("attributes", {}), tensors
+    )
