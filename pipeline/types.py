@@ -1,8 +1,8 @@
 """The values that pass between rooms: Epsilon, Batch, Prediction.
 
 Notable:
-- `Epsilon` keeps the radius as it was written ("36/255") and as an exact fraction. float64 of 36/255,
-  72/255 and 108/255 all lie *below* the rational, so a certificate never compares with the float.
+- `Epsilon` keeps the radius as it was written ("36/255") and as an exact fraction. float64 of
+  36/255, 72/255 and 108/255 all lie *below* the rational: a certificate never compares with it.
 - `Batch.images` is uint8 as loaded (a quarter of the traffic to the device); `Batch.to` makes it
   float32 in [0, 1]. Nothing outside the model ever subtracts a mean or divides by a deviation.
 """

@@ -27,7 +27,7 @@ KINDS: dict[str, type[ExportedLayer]] = {}
 
 @dataclass(frozen=True)
 class Rounding:
-    """What the forward-rounding recursion needs of an affine layer y = Wx + b evaluated in float64."""
+    """What the forward-rounding recursion needs of an affine layer y = Wx + b in float64."""
 
     fan_in: int
     """n, the longest sum of products that makes one output (bias not counted)."""

@@ -1,0 +1,21 @@
+# make setup      .venv with everything (a second run costs a second)
+# make demo       real handwriting to a checked certificate, under three minutes on two cores
+# make test       the tests, with ruff and mypy
+# make test-long  the tests that take minutes each as well
+.PHONY: setup demo test test-long check
+PY := .venv/bin/python
+
+setup:
+	@bash tools/setup.sh
+
+demo: setup
+	@$(PY) tools/demo.py
+
+check: setup
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+test: check
+	@$(PY) -m pytest -m "not long"
+
+test-long: check
+	@$(PY) -m pytest
