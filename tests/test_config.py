@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"name": "x", "model": {"name": "liresnet", "num_classes": 10, "image_size": 8, "depth": 3}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def test_overrides_reach_their_key_in_both_spellings(file: Path) -> None:
+    settings = config.load(
+        file, ["--training.batch-size", "32", "--optimizer.lr=0.5", "--data.augmentation.flip"]
+    )
+    assert settings.training.batch_size == 32
+    assert settings.optimizer.lr == 0.5
+    assert settings.data.augmentation.flip is True
+
+
+def test_options_of_the_model_pass_through(file: Path) -> None:
+    settings = config.load(file, ["--model.width", "64"])
+    assert settings.model.options == {"depth": 3, "width": 64}
+
+
+def test_saved_config_reads_back_equal(file: Path, tmp_path: Path) -> None:
+    settings = config.load(file, ["--epsilon.target", "36/255", "--optimizer.clip_norm", "3"])
+    config.save(settings, tmp_path / "saved.yaml")
+    assert config.load(tmp_path / "saved.yaml") == settings
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--epochs", "5"], "unknown key 'epochs'; did you mean 'training.epochs'"),
+        (["--training.epoch", "5"], "did you mean 'training.epochs'"),
+        (["--training.epochs", "many"], "key 'training.epochs' has the value 'many'"),
+        (["--training.epochs", "0"], "key 'training.epochs' has the value 0"),
+        (["--epsilon.target", "36/0"], 'fraction such as "36/255"'),
+        (["--data.backend", "dali"], "'auto', 'ffcv' or 'memory'"),
+        (["--name.first", "x"], "'name' is a single value"),
+        (["stray"], "expected --key value"),
+        (["--certification.epsilons", "1"], "give a list"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_the_mend(
+    file: Path, words: list[str], sentence: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        config.load(file, words)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_names_its_neighbour(file: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not exist; did you mean .*small\.yaml"):
+        config.load(file.with_name("smal.yaml"))
+
+
+def test_a_missing_key_is_named(file: Path) -> None:
+    file.write_text(yaml.safe_dump({"name": "x"}))
+    with pytest.raises(ValueError, match="key 'model' is missing"):
+        config.load(file)
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "a: [1\n"])
+def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"is not YAML|must be a mapping"):
+        config.load(file)
+
+
+def test_first_difference_names_the_key(file: Path) -> None:
+    old, new = config.load(file), config.load(file, ["--training.epochs", "7", "--output", "y"])
+    assert (
+        config.first_difference(old, new, ignore={"output"}) == "training.epochs: 1 there, 7 here"
+    )
+    assert config.first_difference(old, new, ignore={"output", "training"}) is None
+    deeper = config.load(file, ["--model.width", "64"])
+    assert (
+        config.first_difference(old, deeper, ignore=set()) == "model.width: nothing there, 64 here"
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_loads_and_has_its_header(path: Path) -> None:
+    config.load(path)
+    header = path.read_text().split("\n\n")[0]
+    for word in ("Command", "Hardware", "Time", "Expected", "Source", "Status"):
+        assert f"# {word}" in header, f"{path.name} does not say {word}"
+    assert "MEASURE" not in header
