@@ -14,6 +14,7 @@ FLOORS = {
     "pipeline.types": 0,
     "pipeline.distributed": 0,
     "pipeline.progress": 0,
+    "pipeline.registry": 0,
     "pipeline.lipschitz": 1,
     "pipeline.layers": 1.5,  # layers know the mathematics, the mathematics knows no layers
     "pipeline.objectives": 2,

@@ -1,0 +1,39 @@
+"""LipschitzLayer: what every layer of a trainable network must say about itself.
+
+Notable: there is no default. A layer of which nobody said how steep it is cannot be put into a
+network (`pipeline.models.network`); it is never taken to be 1-Lipschitz.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from pipeline.layers.exported import ExportedLayer
+from pipeline.lipschitz.power_iteration import NormRequest
+
+
+class LipschitzLayer(nn.Module, ABC):
+    """A layer that knows its training estimate and its exported twin."""
+
+    @abstractmethod
+    def norm_request(self) -> NormRequest | None:
+        """The linear map whose norm is this layer's Lipschitz constant.
+
+        None says that the constant is exactly 1 for every value of the parameters.
+        """
+
+    @abstractmethod
+    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
+        """The exact real functions this layer stands for, parameters folded in.
+
+        Folding is done in float64 and rounded to float32 once.
+
+        Args:
+            name: dotted and unique in the network; prefix of the tensors' names.
+            input_shape: of one input, without the batch.
+
+        Raises:
+            ValueError: the layer cannot take inputs of that shape.
+        """

@@ -1,0 +1,172 @@
+"""Conv2d: a convolution with stride and zero padding, in training and as certified.
+
+Notable: the exported twin computes by unfolding and one matrix product on every device. No
+Winograd, FFT or TF32 kernel can slip in, so the rounding model of docs/certificate.md §5 holds.
+Images are unfolded a few at a time, to keep the columns in tens of megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.layers.base import LipschitzLayer
+from pipeline.layers.exported import ExportedLayer, Rounding
+from pipeline.layers.records import read_int, read_tensor, require_shape, to_float32
+from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.power_iteration import NormRequest, start_vector
+
+COLUMN_ENTRIES = 1 << 23
+"""Most unfolded entries at a time: 64 MiB of float64."""
+
+
+def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Pixels that come out of `size` pixels, along one axis."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+@dataclass(frozen=True)
+class ExportedConv2d(ExportedLayer):
+    """A convolution as certified.
+
+    Raises:
+        ValueError: weight, bias, stride, padding and input shape do not fit each other.
+    """
+
+    kind: ClassVar[str] = "conv2d"
+
+    weight: np.ndarray
+    """[O, I, kh, kw] float32."""
+    bias: np.ndarray
+    """[O] float32."""
+    stride: int
+    padding: int
+
+    def __post_init__(self) -> None:
+        inputs, size = self.weight.shape[1], self.input_shape[1:3]
+        require_shape(f"input of {self.name}", self.input_shape, (inputs, *size))
+        require_shape(f"{self.name}.bias", self.bias.shape, self.weight.shape[:1])
+        if len(size) != 2 or min(self.output_shape) < 1:
+            raise ValueError(
+                f"layer {self.name!r}: inputs of shape {list(self.input_shape)} are too small for "
+                f"a kernel of {self.weight.shape[2]}×{self.weight.shape[3]} "
+                f"with padding {self.padding}"
+            )
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """[O, H', W']."""
+        outputs, _, *kernel = self.weight.shape
+        sizes = zip(self.input_shape[1:], kernel, strict=True)
+        return outputs, *(output_size(n, k, self.stride, self.padding) for n, k in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, H', W'], float64."""
+        outputs, _, *kernel = self.weight.shape
+        height, width = self.output_shape[1:]
+        matrix = torch.from_numpy(self.weight).to(x).flatten(1)  # [O, I·kh·kw]
+        bias = torch.from_numpy(self.bias).to(x).view(outputs, 1)
+        images = max(1, COLUMN_ENTRIES // (matrix.shape[1] * height * width))
+        pieces = [
+            matrix @ F.unfold(part, tuple(kernel), padding=self.padding, stride=self.stride) + bias
+            for part in x.split(images)
+        ]
+        return torch.cat(pieces).view(-1, outputs, height, width)
+
+    def norm_bound(self) -> NormBound:
+        """Proved upper bound of the norm of the padded, strided operator at this input size."""
+        from pipeline.lipschitz.conv import conv2d_norm_bound
+
+        size = (self.input_shape[1], self.input_shape[2])
+        return conv2d_norm_bound(self.weight, size, self.stride, self.padding)
+
+    def rounding(self) -> Rounding:
+        """Fan-in I·kh·kw."""
+        positions = self.output_shape[1] * self.output_shape[2]
+        from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
+
+        return Rounding(
+            fan_in=self.weight[0].size,
+            abs_norm=conv_abs_norm_upper(self.weight, self.stride, self.padding),
+            bias_norm=bias_norm_upper(self.bias, positions),
+        )
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """`weight` and `bias`."""
+        return {f"{self.name}.weight": self.weight, f"{self.name}.bias": self.bias}
+
+    def attributes(self) -> dict[str, Any]:
+        """`stride` and `padding`."""
+        return {"stride": self.stride, "padding": self.padding}
+
+    @classmethod
+    def from_record(
+        cls,
+        name: str,
+        input_shape: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray],
+    ) -> ExportedConv2d:
+        """Read tensors and attributes.
+
+        Raises:
+            ValueError: one is missing or of the wrong kind or shape.
+        """
+        return cls(
+            name,
+            input_shape,
+            weight=read_tensor(tensors, f"{name}.weight", ndim=4),
+            bias=read_tensor(tensors, f"{name}.bias", ndim=1),
+            stride=read_int(name, attributes, "stride", least=1),
+            padding=read_int(name, attributes, "padding", least=0),
+        )
+
+
+class Conv2d(LipschitzLayer):
+    """A convolution in training, its flattened kernel orthogonal at the start.
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        kernel_size: of both axes.
+        stride: of both axes.
+        padding: zeros on each side.
+        input_size: H = W of the maps it will be given; the norm depends on it.
+    """
+
+    vector: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        input_size: int,
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("vector", start_vector((in_channels, input_size, input_size)))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, H', W']."""
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def norm_request(self) -> NormRequest | None:
+        """The kernel as it is."""
+        return NormRequest(self.weight, self.vector, self.stride, self.padding)
+
+    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
+        """As `LipschitzLayer.export`."""
+        weight, bias = to_float32(self.weight), to_float32(self.bias)
+        return [ExportedConv2d(name, input_shape, weight, bias, self.stride, self.padding)]

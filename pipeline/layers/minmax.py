@@ -1,0 +1,90 @@
+"""MinMax, the activation of LiResNet: channel halves sorted pairwise (Anil et al. 2019).
+
+Notable:
+- Halves, not neighbours: channel c is paired with channel c + C/2; the maxima come first.
+- By comparison. min = a + b − max would round, and cost the exactness that certification uses.
+- Sorting is a permutation at every point, hence 1-Lipschitz, and in floats it rounds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.layers.base import LipschitzLayer
+from pipeline.layers.exported import ExportedLayer
+from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.power_iteration import NormRequest
+
+
+def minmax(x: Tensor) -> Tensor:
+    """[B, C, ...] -> [B, C, ...], C even: maxima of the channel halves, then their minima."""
+    first, second = x.chunk(2, dim=1)
+    return torch.cat([torch.maximum(first, second), torch.minimum(first, second)], dim=1)
+
+
+@dataclass(frozen=True)
+class ExportedMinMax(ExportedLayer):
+    """MinMax as certified; for maps [C, H, W] and vectors [D] alike.
+
+    Raises:
+        ValueError: an odd number of channels.
+    """
+
+    kind: ClassVar[str] = "minmax"
+
+    def __post_init__(self) -> None:
+        if self.input_shape[0] % 2:
+            raise ValueError(
+                f"layer {self.name!r}: MinMax pairs the halves of the channels and is given an odd "
+                f"number, {self.input_shape[0]}; choose an even width"
+            )
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The input's."""
+        return self.input_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, ...] -> [B, C, ...], exact."""
+        return minmax(x)
+
+    def norm_bound(self) -> NormBound:
+        """1, exactly."""
+        return NormBound(1.0, "exact")
+
+    def rounding(self) -> None:
+        """None: comparisons do not round."""
+        return
+
+    @classmethod
+    def from_record(
+        cls,
+        name: str,
+        input_shape: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray],
+    ) -> ExportedMinMax:
+        """Nothing but name and shape is stored."""
+        return cls(name, input_shape)
+
+
+class MinMax(LipschitzLayer):
+    """MinMax in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, ...] -> [B, C, ...], C even."""
+        return minmax(x)
+
+    def norm_request(self) -> NormRequest | None:
+        """None: 1-Lipschitz."""
+        return None
+
+    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
+        """As `LipschitzLayer.export`."""
+        return [ExportedMinMax(name, input_shape)]

@@ -1,0 +1,121 @@
+"""LipschitzNetwork: a trunk of Lipschitz layers and a normalised head, as one trainable module.
+
+Notable:
+- One forward gives logits and every Lipschitz estimate. Nothing is computed from the weights
+  outside it, where ZeRO-3 has emptied them.
+- The trunk is nested `nn.Sequential`s of `LipschitzLayer`s; any other module in it is refused.
+- The product of the layers' estimates is taken in float64: in float32 that of a deep network can
+  leave the range on the way to a harmless result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.layers.base import LipschitzLayer
+from pipeline.layers.exported import ExportedLayer
+from pipeline.layers.head import NormalizedHead
+from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz.power_iteration import estimate_norms
+from pipeline.types import Prediction
+
+
+class LipschitzNetwork(nn.Module):
+    """f(x) = head(trunk(x)) for images in [0, 1].
+
+    Args:
+        trunk: `LipschitzLayer`s in nested `nn.Sequential`s.
+        head: takes the trunk's features.
+        input_shape: [C, H, W] of one image.
+        power_iterations: steps of power iteration a forward.
+
+    Raises:
+        ValueError: the trunk has a module of which nobody said how steep it is.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Sequential,
+        head: NormalizedHead,
+        input_shape: tuple[int, int, int],
+        power_iterations: int,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.input_shape = input_shape
+        self.power_iterations = power_iterations
+        self.hold_power_iteration = False
+        """In training: True takes the vectors as they are and leaves them. The loop sets it for the
+        micro-batches after the first, so that all of a step are judged by the same estimates."""
+        self.norm_names: list[str] = [
+            name for name, layer in self.named_layers() if layer.norm_request() is not None
+        ]
+        """Names of the entries of `Prediction.layer_lipschitz`."""
+
+    def named_layers(self) -> Iterator[tuple[str, LipschitzLayer]]:
+        """The trunk's layers in order, with dotted names ("backbone.3.conv")."""
+        yield from _named_layers(self.trunk, "")
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Logits and Lipschitz estimates.
+
+        In training the power iteration advances its buffers, unless `hold_power_iteration`; in
+        evaluation it starts from them and leaves them.
+
+        Args:
+            images: [B, C, H, W] in [0, 1], floating point.
+
+        Raises:
+            ValueError: images of another shape or of integers.
+        """
+        if images.shape[1:] != self.input_shape or not images.is_floating_point():
+            raise ValueError(
+                f"the model takes floating-point images of shape {list(self.input_shape)} in "
+                f"[0, 1] and is given {images.dtype} of shape {list(images.shape[1:])}"
+            )
+        layer_lipschitz = self._estimate_layers()
+        logits, distances = self.head(self.trunk(images))
+        with torch.autocast(images.device.type, enabled=False):
+            steepness = layer_lipschitz.double().prod()
+            margin_lipschitz = (steepness * distances.double()).to(distances.dtype)
+        return Prediction(logits, margin_lipschitz, layer_lipschitz)
+
+    def _estimate_layers(self) -> Tensor:
+        """[n] training estimates of the layers in `norm_names`."""
+        requests = [layer.norm_request() for _, layer in self.named_layers()]
+        hold = self.training and self.hold_power_iteration
+        return estimate_norms(
+            [request for request in requests if request is not None],
+            iterations=0 if hold else self.power_iterations,
+            update=self.training and not hold,
+        )
+
+    def export(self) -> ExportedNetwork:
+        """The exact function that is certified: all parameters folded, float32, on the CPU.
+
+        Raises:
+            ValueError: a weight is not finite.
+        """
+        layers: list[ExportedLayer] = []
+        shape: tuple[int, ...] = self.input_shape
+        for name, layer in self.named_layers():
+            layers += layer.export(name, shape)
+            shape = layers[-1].output_shape
+        return ExportedNetwork(tuple(layers), self.head.export(), self.input_shape)
+
+
+def _named_layers(module: nn.Sequential, prefix: str) -> Iterator[tuple[str, LipschitzLayer]]:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from _named_layers(child, f"{prefix}{name}.")
+        elif isinstance(child, LipschitzLayer):
+            yield prefix + name, child
+        else:
+            raise ValueError(
+                f"layer {prefix + name!r} is a {type(child).__name__}, of which nothing says how "
+                "steep it is: make it a LipschitzLayer"
+            )

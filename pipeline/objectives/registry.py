@@ -1,0 +1,28 @@
+"""The objectives by name, for configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.objectives.base import Objective
+from pipeline.objectives.cross_entropy import CrossEntropy
+from pipeline.objectives.emma import Emma
+from pipeline.registry import Registry
+
+_OBJECTIVES: Registry[Objective] = Registry("objective")
+_OBJECTIVES.add("emma", Emma)
+_OBJECTIVES.add("cross_entropy", CrossEntropy)
+
+
+def list_objectives() -> list[str]:
+    """The names that `build_objective` takes, sorted."""
+    return _OBJECTIVES.names()
+
+
+def build_objective(name: str, **options: Any) -> Objective:
+    """Build an objective; a config's `objective` section is exactly these arguments.
+
+    Raises:
+        ValueError: an unknown name or option, with the near miss, or an option out of range.
+    """
+    return _OBJECTIVES.build(name, **options)
