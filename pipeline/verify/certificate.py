@@ -1,0 +1,61 @@
+"""certificate.json: every key must be there, be understood and have its type.
+
+Notable: an unknown key is refused too. A certificate says only what this program understands.
+"""
+
+from __future__ import annotations
+
+from pipeline.verify.directory import CERTIFICATE
+from pipeline.verify.refusal import quote, require
+from pipeline.verify.strict_json import Record, parse
+
+FORMAT = "certline certificate 1"
+STATEMENT = "R"
+SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
+TEXTS = ("format", "statement", "claim", "device")
+NUMBERS = ("clean_accuracy", "lipschitz_bound", "lipschitz_unsound")
+COUNTS = ("num_images", "num_classes")
+DIGESTS = ("weights_sha256", "dataset_sha256")
+LISTS = ("class_names", "epsilons", "layers")
+OBJECTS = (
+    "vra",
+    "vra_unsound",
+    "input",
+    "head",
+    "model",
+    "dataset",
+    "files",
+    "versions",
+    "seconds",
+)
+
+
+def read_certificate(content: bytes) -> Record:
+    """The parsed file, its keys and types checked; what the values mean is for other modules.
+
+    Raises:
+        Refusal: naming the key.
+    """
+    record = Record(parse(content, CERTIFICATE), CERTIFICATE)
+    for read, keys in (
+        (record.text, TEXTS),
+        (record.number, NUMBERS),
+        (record.count, COUNTS),
+        (record.digest, DIGESTS),
+        (record.items, LISTS),
+        (record.record, OBJECTS),
+    ):
+        for key in keys:
+            read(key)
+    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *OBJECTS})
+    for key, expected in (("format", FORMAT), ("statement", STATEMENT)):
+        found = record.text(key)
+        require(found == expected, f"the {key} {quote(found)} is not {quote(expected)}")
+    space = record.record("input").text("space")
+    require(space == SPACE, f"the input space {quote(space)} is not the one that is checked")
+    count, samples = record.count("num_images", 1), record.record("dataset").count("num_samples")
+    require(samples == count, f"num_images is {count}, but the data set has {samples} samples")
+    classes, names = record.count("num_classes", 2), record.texts("class_names")
+    require(len(names) == classes, f"there are {len(names)} class names for {classes} classes")
+    require(len(record.items("layers")) > 0, f"{CERTIFICATE} has no layers")
+    return record
