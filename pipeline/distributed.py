@@ -2,7 +2,8 @@
 
 Notable:
 - `accelerate launch`, `torchrun` and our SLURM launcher all set RANK, WORLD_SIZE, LOCAL_RANK,
-  MASTER_ADDR and MASTER_PORT; that is all this file reads. Without them the world has one process.
+  LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT; that is all this file reads. Without them the world
+  has one process.
 - With one process nothing is initialised and every collective is the identity.
 """
 
@@ -24,6 +25,8 @@ class World:
     rank: int
     size: int
     local_rank: int
+    local_size: int = 1
+    """Processes of the run on this machine, among which its cores are divided."""
 
     @property
     def is_main(self) -> bool:
@@ -37,6 +40,7 @@ def current_world() -> World:
         rank=int(os.environ.get("RANK", 0)),
         size=int(os.environ.get("WORLD_SIZE", 1)),
         local_rank=int(os.environ.get("LOCAL_RANK", 0)),
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
     )
 
 
@@ -97,6 +101,13 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of `tensor` over all ranks, in place, on every rank."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
+    return tensor
+
+
+def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """The elementwise largest of `tensor` over all ranks, in place, on every rank."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tensor
 
 
