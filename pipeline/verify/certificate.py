@@ -12,6 +12,7 @@ from pipeline.verify.strict_json import Record, parse
 FORMAT = "certline certificate 1"
 STATEMENT = "R"
 SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
+MOST_IMAGES, MOST_CLASSES = 10**7, 2**14
 TEXTS = ("format", "statement", "claim", "device")
 NUMBERS = ("clean_accuracy", "lipschitz_bound", "lipschitz_unsound")
 COUNTS = ("num_images", "num_classes")
@@ -53,9 +54,12 @@ def read_certificate(content: bytes) -> Record:
         require(found == expected, f"the {key} {quote(found)} is not {quote(expected)}")
     space = record.record("input").text("space")
     require(space == SPACE, f"the input space {quote(space)} is not the one that is checked")
-    count, samples = record.count("num_images", 1), record.record("dataset").count("num_samples")
+    count, samples = (
+        record.count("num_images", 1, MOST_IMAGES),
+        record.record("dataset").count("num_samples"),
+    )
     require(samples == count, f"num_images is {count}, but the data set has {samples} samples")
-    classes, names = record.count("num_classes", 2), record.texts("class_names")
+    classes, names = record.count("num_classes", 2, MOST_CLASSES), record.texts("class_names")
     require(len(names) == classes, f"there are {len(names)} class names for {classes} classes")
     require(len(record.items("layers")) > 0, f"{CERTIFICATE} has no layers")
     return record

@@ -19,6 +19,9 @@ from pipeline.verify.torus import Axis, Torus
 
 LARGEST_STRIDE = 64
 LARGEST_PADDING = 64
+LARGEST_SIDE = 1024
+LARGEST_LAYER = 2**28
+"""Numbers in an input or in a kernel's polyphase taps: a small file must not ask for hours."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
     bound = record.number("bound")
     require(bound >= 0, f"{record.where} claims the bound {bound!r}, which is negative")
     shape = record.shape("input_shape", (1, 3))
+    require(
+        math.prod(shape) <= LARGEST_LAYER and max(shape[1:], default=1) <= LARGEST_SIDE,
+        f"{record.where} takes inputs of shape {list(shape)}, larger than this program checks",
+    )
     attributes = record.record("attributes")
     if kind == "conv2d":
         return _read_convolution(name, shape, bound, attributes, evidence, store)
@@ -112,6 +119,8 @@ def _read_convolution(
         high.outputs >= 1 and wide.outputs >= 1,
         f"layer {quote(name)}: its kernel does not fit into its input",
     )
+    taps = weight[..., 0, 0].size * math.prod(axis.taps * axis.stride for axis in (high, wide))
+    require(taps <= LARGEST_LAYER, f"layer {quote(name)}: its stride is too large for its kernel")
     output = (weight.shape[0], high.outputs, wide.outputs)
     return Layer(
         name, "conv2d", shape, output, bound, weight, bias, axes=(high, wide), hint=_hint(evidence)

@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 from pipeline.verify.refusal import Refusal, quote, require
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-EPSILON = re.compile(r"[0-9]{1,20}(/[0-9]{1,20}|(\.[0-9]{1,40})?(e-?[0-9]{1,2})?)")
+FRACTION = r"[0-9]{1,20}/[0-9]{1,20}"
+DECIMAL = r"([0-9]{1,20}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,2})?"
+EPSILON = re.compile(f"{FRACTION}|{DECIMAL}")
 
 
 def parse(content: bytes, source: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,41 @@ def test_tensors_that_are_refused(content: bytes, sentence: str) -> None:
         read_tensors(content)
 
 
+def huge_input(mini: Mini) -> None:
+    mini.certificate["input"]["shape"] = [1, 90_000, 90_000]
+    mini.certificate["layers"][0]["input_shape"] = [1, 90_000, 90_000]
+
+
+def huge_stride(mini: Mini) -> None:
+    random = np.random.default_rng(0)
+    mini.tensors["stem.weight"] = random.random((300, 300, 1, 1), dtype=np.float32)
+    mini.tensors["stem.bias"] = np.zeros(300, np.float32)
+    mini.certificate["input"]["shape"] = [300, 64, 64]
+    for number in (0, 1):
+        mini.certificate["layers"][number]["input_shape"] = [300, 64, 64]
+    mini.certificate["layers"][1]["attributes"] = {"stride": 64, "padding": 0}
+
+
+def many_images(mini: Mini) -> None:
+    mini.certificate["num_images"] = mini.certificate["dataset"]["num_samples"] = 10**8
+
+
+@pytest.mark.parametrize(
+    ("alter", "sentence"),
+    [
+        (huge_input, "larger than this program checks"),
+        (huge_stride, "its stride is too large for its kernel"),
+        (many_images, "'num_images' is not an integer from 1"),
+    ],
+)
+def test_small_files_cannot_ask_for_hours(
+    alter: Callable[[Mini], None], sentence: str, tmp_path: Path
+) -> None:
+    mini = Mini.make()
+    alter(mini)
+    assert sentence in refusal(mini.write(tmp_path / "c"))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: (
@@ -135,7 +171,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_value_anywhere_in_the_json(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -170,7 +206,7 @@ def mini_directory(mini: Mini, factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(["certificate.json", "model.safetensors", "images.tsv"]),
     place=st.floats(0, 1, exclude_max=True),

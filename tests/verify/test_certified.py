@@ -1,0 +1,125 @@
+"""Certificates as certification writes them: true ones verify, altered ones do not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from pipeline.certify import certifier, certify
+from pipeline.layers.network import ExportedNetwork
+from pipeline.models import build_model
+from pipeline.verify import verify_certificate
+from pipeline.verify.datasets import ArrayImages, content_hash
+from tests.certify.small import ArrayLoader, small_network
+
+EPSILONS = ["36/255", "0.01", ".5"]
+
+
+class HashedLoader(ArrayLoader):
+    """With the content hash that real loaders have."""
+
+    def dataset_sha256(self) -> str:
+        images = self.images.permute(0, 2, 3, 1).contiguous().numpy()
+        return content_hash(ArrayImages(images, self.labels.numpy()), lambda done, total: None)
+
+
+def certified(network: ExportedNetwork, folder: Path, count: int, seed: int = 0) -> Path:
+    """Certify random images, nine of ten with the predicted class as label; keep the images."""
+    random = np.random.default_rng(seed)
+    classes = network.head.num_classes
+    images = random.integers(0, 256, (count, *network.input_shape), dtype=np.uint8)
+    labels = torch.from_numpy(random.integers(0, classes, count))
+    predicted = certifier(network).certify(torch.from_numpy(images), labels).predict
+    labels = np.where(random.random(count) < 0.9, predicted, labels.numpy())
+    certify(network, HashedLoader(images, labels, classes), EPSILONS, folder / "certificate")
+    np.savez(folder / "data.npz", image=images.transpose(0, 2, 3, 1), label=labels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certified(small_network(1), tmp_path_factory.mktemp("small"), 300)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "depth", "width"), [(8, 1, 3, 16), (32, 3, 2, 16), (224, 3, 1, 8)]
+)
+def test_liresnet(tmp_path: Path, size: int, channels: int, depth: int, width: int) -> None:
+    """Every stem, stride and padding of the models."""
+    torch.manual_seed(size)
+    model = build_model("liresnet", 10, size, channels, depth=depth, width=width)
+    folder = certified(model.export(), tmp_path, 20)
+    verdict = verify_certificate(folder / "certificate", folder / "data.npz")
+    assert verdict.verified, verdict.refusal
+
+
+def test_small_network(small: Path) -> None:
+    for data in (small / "data.npz", None):
+        verdict = verify_certificate(small / "certificate", data)
+        assert verdict.verified, verdict.refusal
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e6])
+def test_extreme_weights(tmp_path: Path, scale: float) -> None:
+    folder = certified(small_network(2, scale), tmp_path, 30)
+    verdict = verify_certificate(folder / "certificate", folder / "data.npz")
+    assert verdict.verified, verdict.refusal
+
+
+def scale_stem(directory: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    tensors["stem.weight"] *= np.float32(1.001)
+    save_file(tensors, directory / "model.safetensors")
+
+
+def lower_bound(directory: Path) -> None:
+    certificate = json.loads((directory / "certificate.json").read_text())
+    certificate["layers"][1]["bound"] *= 1 - 2e-6
+    (directory / "certificate.json").write_text(json.dumps(certificate))
+
+
+def drop_row(directory: Path) -> None:
+    lines = (directory / "images.tsv").read_text().splitlines(keepends=True)
+    del lines[100]
+    (directory / "images.tsv").write_text("".join(lines))
+
+
+def change_label(directory: Path) -> None:
+    lines = (directory / "images.tsv").read_text().splitlines(keepends=True)
+    cells = lines[1].split("\t")
+    cells[1] = str((int(cells[1]) + 1) % 3)
+    lines[1] = "\t".join(cells)
+    (directory / "images.tsv").write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("alter", "sentence"),
+    [
+        (scale_stem, "layer 'stem' (conv2d) claims the bound"),
+        (lower_bound, "layer 'stem' (conv2d) claims the bound"),
+        (drop_row, "images.tsv has image 100 where image 99 must stand"),
+        (change_label, "image 0 is marked"),
+    ],
+)
+def test_altered_with_consistent_hashes(
+    alter: Callable[[Path], None], sentence: str, small: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "certificate"
+    shutil.copytree(small / "certificate", directory)
+    alter(directory)
+    path = directory / "certificate.json"
+    certificate = json.loads(path.read_text())
+    for name in certificate["files"]:
+        certificate["files"][name] = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    certificate["weights_sha256"] = certificate["files"]["model.safetensors"]
+    path.write_text(json.dumps(certificate))
+    verdict = verify_certificate(directory)
+    assert verdict.refusal is not None and sentence in verdict.refusal, verdict.refusal
