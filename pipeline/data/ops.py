@@ -116,7 +116,7 @@ class AugmentedPictures(Operation):
                 (stored.heights[sample], stored.widths[sample], 3),
             )
             if stored.is_jpeg[sample]:
-                size = storage[2][np.searchsorted(storage[1], start)]
+                size = int(storage[2][np.searchsorted(storage[1], np.uint64(start))])
                 picture = _decode(file[start : start + size], shape, sample)
             else:
                 picture = file[start : start + math.prod(shape)].reshape(shape)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,7 +54,7 @@ def test_epochs_seeds_and_purposes_are_unrelated() -> None:
 def test_shares_cover_everything_once(n: int, world: int) -> None:
     parts = [share(n, rank, world) for rank in range(world)]
     assert parts[0][0] == 0 and parts[-1][1] == n
-    assert all(one[1] == other[0] for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(parts))
     sizes = [stop - start for start, stop in parts]
     assert max(sizes) - min(sizes) <= 1
 
