@@ -1,0 +1,72 @@
+"""How photographs become images of one size: the presets `exact` and `train`.
+
+Notable:
+- `exact` is what certificates speak of: torchvision's Resize(256) and CenterCrop(224) on a PIL
+  picture (bilinear with antialias, the same rounding of the long side and of the crop's corner),
+  scaled to the image size. A test holds it against PIL's own steps.
+- EXIF rotation is not applied, as in every published ImageNet number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+
+LONGEST_ASPECT = 4
+"""Longer over shorter side of what is stored for training, at the most."""
+
+
+def shorter_side(size: int) -> int:
+    """Length that the shorter side is resized to: 256 for images of 224."""
+    return round(size * 256 / 224)
+
+
+def train_photo(photo: Pixels, size: int) -> Pixels:
+    """Resize the shorter side, aspect kept, to leave room for random crops.
+
+    Of a very long picture the middle is taken first, so that 1×4000 pixels do not become a million.
+
+    Args:
+        photo: [h, w, 3] uint8.
+        size: side of the images that will be cropped.
+
+    Returns:
+        [h', w', 3] uint8 with min(h', w') = `shorter_side(size)`, max(h', w') at most 4 times that.
+    """
+    height, width, _ = photo.shape
+    longest = LONGEST_ASPECT * min(height, width)
+    rows, columns = min(height, longest), min(width, longest)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return _resized(photo[top : top + rows, left : left + columns], shorter_side(size))
+
+
+def exact_photo(photo: Pixels, size: int) -> Pixels:
+    """Resize the shorter side and crop the middle.
+
+    Args:
+        photo: [h, w, 3] uint8.
+        size: side of the result.
+
+    Returns:
+        [size, size, 3] uint8.
+    """
+    resized = _resized(photo, shorter_side(size))
+    height, width, _ = resized.shape
+    # torchvision rounds half to even here, as Python does.
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return np.ascontiguousarray(resized[top : top + size, left : left + size])
+
+
+def _resized(photo: Pixels, shorter: int) -> Pixels:
+    height, width, _ = photo.shape
+    if min(height, width) == shorter:
+        return photo
+    if width <= height:
+        target = (shorter, int(shorter * height / width))
+    else:
+        target = (int(shorter * width / height), shorter)
+    picture = Image.fromarray(np.ascontiguousarray(photo)).resize(target, Image.Resampling.BILINEAR)
+    return np.asarray(picture)
