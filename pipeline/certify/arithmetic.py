@@ -1,0 +1,35 @@
+"""How certification computes: conventional products, one thread each, slices of a fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+SLICE = 64
+"""Images that go through the network at a time; fixed, so that the same products are computed
+whatever the machine and the number of threads."""
+
+
+@contextmanager
+def conventional_arithmetic() -> Iterator[None]:
+    """Inside, no TF32 products and no cuDNN (which would take Winograd or FFT convolutions)."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    saved = cudnn.enabled, matmul.fp32_precision
+    cudnn.enabled, matmul.fp32_precision = False, "ieee"
+    try:
+        yield
+    finally:
+        cudnn.enabled, matmul.fp32_precision = saved
+
+
+@contextmanager
+def single_threaded_mathematics() -> Iterator[None]:
+    """Inside, torch's operations use one thread; threads of a pool must say so themselves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,70 @@
+"""The norm of every layer, once: proved, and for comparison estimated; alone or over the ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from pipeline import distributed
+from pipeline.certify.unsound import power_iteration_norm
+from pipeline.distributed import World
+from pipeline.layers.exported import ExportedLayer
+from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz.bound import NormBound
+from pipeline.progress import ProgressBar
+
+T = TypeVar("T")
+
+ALONE = World(rank=0, size=1, local_rank=0)
+"""No collectives: this process does all layers."""
+
+
+def prove_bounds(network: ExportedNetwork, world: World = ALONE) -> list[NormBound]:
+    """Upper bounds of the Lipschitz constants of `network.layers`, in order, on every rank.
+
+    Bounds depend on neither threads nor processes, so it makes no difference who proves which.
+    With a `world` of several ranks, every one of them must call this.
+
+    Raises:
+        ValueError: a layer for which no finite bound could be proved.
+        RuntimeError: another rank failed.
+    """
+    bounds = _divided("bounds", network, lambda layer: layer.norm_bound(), world)
+    for layer, bound in zip(network.layers, bounds, strict=True):
+        if not math.isfinite(bound.value):
+            raise ValueError(
+                f"layer {layer.name!r} ({layer.kind}) has no finite norm bound: its weights are "
+                "too large or not finite, so nothing can be certified"
+            )
+    return bounds
+
+
+def estimate_norms(network: ExportedNetwork, world: World = ALONE) -> list[float]:
+    """Converged power iteration of every layer: lower estimates, for `vra_unsound` only."""
+    return _divided("power iteration", network, power_iteration_norm, world)
+
+
+def _divided(
+    title: str, network: ExportedNetwork, function: Callable[[ExportedLayer], T], world: World
+) -> list[T]:
+    """`function` of every layer, in order, layer l computed by rank l % world."""
+    mine: dict[int, T] = {}
+    failure: Exception | None = None
+    numbers = range(world.rank, len(network.layers), world.size)
+    try:
+        with ProgressBar(title, total=len(numbers), unit="layer") as bar:
+            for number in numbers:
+                mine[number] = function(network.layers[number])
+                bar.advance(1, layer=network.layers[number].name)
+    except Exception as error:
+        failure = error
+    if world.size == 1:
+        if failure is not None:
+            raise failure
+        return list(mine.values())
+    distributed.raise_together(failure)
+    found: dict[int, T] = {}
+    for part in distributed.gather_objects(mine):
+        found |= part
+    return [found[number] for number in range(len(network.layers))]

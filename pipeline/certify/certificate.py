@@ -1,0 +1,101 @@
+"""Certificate: what certificate.json says, and reading a certificate directory back.
+
+Notable: `pipeline/verify/` reads the same files with no code of this; what is written here is the
+interface between the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from pipeline.layers.network import ExportedNetwork
+
+FORMAT = "certline certificate 1"
+CLAIM = (
+    "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
+    "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
+    "image's label strictly first at x'."
+)
+INPUT_SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The fields of certificate.json, in its order, and the directory it lies in."""
+
+    directory: Path
+    format: str
+    statement: str
+    claim: str
+    num_images: int
+    num_classes: int
+    class_names: list[str]
+    clean_accuracy: float
+    vra: dict[str, float]
+    """Share of images whose radius is strictly above epsilon, by epsilon as written."""
+    vra_unsound: dict[str, float]
+    """The same by power iteration and float32 logits, for comparison; proves nothing."""
+    epsilons: list[str]
+    input: dict[str, Any]
+    lipschitz_bound: float
+    """Λ, the upward-rounded product of the layers' bounds."""
+    lipschitz_unsound: float
+    layers: list[dict[str, Any]]
+    """The trunk in order: name, kind, input_shape, attributes, bound, method, evidence."""
+    head: dict[str, Any]
+    model: dict[str, Any]
+    weights_sha256: str
+    dataset_sha256: str
+    dataset: dict[str, Any]
+    files: dict[str, str]
+    versions: dict[str, str]
+    device: str
+    seconds: dict[str, float]
+
+    def to_json(self) -> str:
+        """The text of certificate.json; floats in their shortest form that reads back the same."""
+        tree = asdict(self)
+        del tree["directory"]
+        return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_certificate(directory: Path) -> Certificate:
+    """Read certificate.json of a directory. Nothing is checked: that is the verifier's work.
+
+    Raises:
+        ValueError: there is none, or it is of another format.
+    """
+    path = directory / "certificate.json"
+    if not path.is_file():
+        raise ValueError(f"{directory} holds no certificate.json: the certification is unfinished")
+    tree = json.loads(path.read_text())
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise ValueError(f"{path} is not of the format {FORMAT!r}: certify again")
+    return Certificate(directory=directory, **tree)
+
+
+def load_network(directory: Path) -> ExportedNetwork:
+    """The certified function of a certificate directory.
+
+    Raises:
+        ValueError: as `read_certificate`, or model.safetensors does not fit the record.
+    """
+    certificate = read_certificate(directory)
+    path = directory / "model.safetensors"
+    if sha256_of(path) != certificate.weights_sha256:
+        raise ValueError(f"{path} is not the file that was certified: its sha256 differs")
+    return ExportedNetwork.from_records(
+        certificate.layers, load_file(path), tuple(certificate.input["shape"])
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,99 @@
+"""The certified-accuracy curve: which share of the images is certified at which radius."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from pipeline.certify.radius import Floats
+from pipeline.types import Epsilon
+
+SOUND, UNSOUND, GREY = "#1f5fa8", "#c8553d", "#6b7280"
+
+
+def certified_accuracy(radius: Floats) -> tuple[Floats, Floats]:
+    """The step function r ↦ share of images with radius > r, for r ≥ 0.
+
+    Returns:
+        Its steps, ascending from 0 without infinities, and its value from each step on.
+    """
+    steps = np.unique(np.concatenate([[0.0], radius[np.isfinite(radius)]]))
+    above = len(radius) - np.searchsorted(np.sort(radius), steps, side="right")
+    return steps, above / len(radius)
+
+
+def draw_curve(
+    title: str,
+    radius: Floats,
+    unsound_radius: Floats,
+    clean_accuracy: float,
+    vra: Sequence[tuple[Epsilon, float]],
+) -> bytes:
+    """A PNG of the curve, the clean accuracy and the VRA at each epsilon.
+
+    Args:
+        title: drawn above.
+        radius: [N] certified radii.
+        unsound_radius: [N] radii of the usual recipe, drawn thin behind.
+        clean_accuracy: share of correct images.
+        vra: (epsilon, share) to mark.
+    """
+    figure = Figure(figsize=(7.2, 4.4), dpi=180, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    right = _right_end(radius, [epsilon for epsilon, _ in vra])
+    steps, shares = _until(right, *certified_accuracy(unsound_radius))
+    label = "usual recipe (power iteration, float32): no proof"
+    axes.step(
+        steps, shares, where="post", label=label, color=UNSOUND, linewidth=1.1, linestyle="--"
+    )
+    steps, shares = _until(right, *certified_accuracy(radius))
+    axes.step(steps, shares, where="post", label="certified", color=SOUND, linewidth=2)
+    axes.fill_between(steps, shares, step="post", color=SOUND, alpha=0.08, linewidth=0)
+    axes.plot(
+        [0], [clean_accuracy], "o", color=GREY, clip_on=False, zorder=4, label="clean accuracy"
+    )
+    for epsilon, share in vra:
+        if float(epsilon) <= right:
+            axes.plot([float(epsilon)] * 2, [0, share], color=GREY, linewidth=0.8, linestyle=":")
+            axes.plot([float(epsilon)], [share], "o", color=SOUND, markersize=4.5, zorder=4)
+            axes.annotate(
+                f"{share:.1%} at {epsilon}",
+                (float(epsilon), share),
+                xytext=(7, 5),
+                textcoords="offset points",
+                fontsize=8.5,
+                color="#1f2937",
+            )
+    axes.set_xlim(0, right)
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("l2 radius in the space of the stored image (values v/255)")
+    axes.set_ylabel("images certified beyond the radius")
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=8.5)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _until(right: float, steps: Floats, shares: Floats) -> tuple[Floats, Floats]:
+    """The step function drawn as far as the axis goes."""
+    return np.append(steps, max(right, steps[-1])), np.append(shares, shares[-1])
+
+
+def _right_end(radius: Floats, epsilons: Sequence[Epsilon]) -> float:
+    """Where the axis ends: past the largest radius and past every epsilon that is reached."""
+    finite = radius[np.isfinite(radius)]
+    largest = float(finite.max(initial=0.0))
+    if np.isinf(radius).any() or largest == 0:
+        return max(largest, *(float(epsilon) for epsilon in epsilons)) * 1.1
+    return largest * 1.05

@@ -1,0 +1,48 @@
+"""A probe of the device's float64 matrix product, run with every certification.
+
+Notable: the rounding model of docs/certificate.md needs products that are sums of n products in
+some order. Integer matrices small enough for every partial sum to be exact must come out exactly,
+also when rows, columns and the summed index carry powers of two from 2^-40 to 2^40: a conventional
+product never mixes those scales. Strassen-like recursion mixes rows, emulated float64 (Ozaki
+splitting) drops the small terms of a row, TF32 has 10 bits; each fails.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+SIZES = ((64, 64, 64), (96, 600, 257), (512, 512, 512))
+"""(rows, summed, columns): small, LiResNet-like and odd, square and large enough for Strassen."""
+
+
+def check_matrix_product(device: torch.device) -> None:
+    """Multiply matrices with a known exact product.
+
+    Raises:
+        RuntimeError: the product is not the conventional one.
+    """
+    generator = np.random.default_rng(20240917)
+    for rows, summed, columns in SIZES:
+        left = generator.integers(-(2**15), 2**15, (rows, summed))
+        right = generator.integers(-(2**15), 2**15, (summed, columns))
+        truth = _integer_product(left, right)  # below 2^40: exact in float64 in any order
+        by_row, by_column, inner = (
+            np.ldexp(1.0, generator.integers(-40, 41, count)) for count in (rows, columns, summed)
+        )
+        product = torch.from_numpy(left * by_row[:, None] * inner).to(device) @ torch.from_numpy(
+            right * by_column / inner[:, None]
+        ).to(device)
+        if not np.array_equal(product.cpu().numpy(), truth * by_row[:, None] * by_column):
+            raise RuntimeError(
+                f"float64 matrix products on {device} are not conventional ones (a {rows}×{summed} "
+                f"by {summed}×{columns} product of integers came out wrong), so rounding bounds do "
+                "not hold there: certify on another device, or switch off the library's emulated "
+                "or fast products"
+            )
+
+
+def _integer_product(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The product in 64-bit integers, which no BLAS computes."""
+    return np.einsum("ik,kj->ij", left, right, dtype=np.int64)

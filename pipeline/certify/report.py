@@ -1,0 +1,243 @@
+"""report.html: a certificate as a person reads it. One file, no links to anything outside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+
+from pipeline.certify.certificate import Certificate
+from pipeline.certify.radius import exceeds
+from pipeline.certify.report_style import STYLE
+from pipeline.certify.verdicts import Verdicts
+from pipeline.types import Epsilon
+
+QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}
+
+
+def render_report(certificate: Certificate, verdicts: Verdicts, curve: bytes) -> str:
+    """The HTML text.
+
+    Args:
+        certificate: the numbers.
+        verdicts: the rows of images.tsv.
+        curve: curve.png.
+    """
+    name = f"{_model_name(certificate)} on {certificate.dataset['spec']}"
+    sections = [
+        _header(certificate, name),
+        _headline(certificate),
+        _figure(curve),
+        _comparison(certificate),
+        _meaning(certificate),
+        _radii(verdicts),
+        _classes(certificate, verdicts),
+        _layers(certificate),
+        _identity(certificate),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Certificate: {escape(name)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
+        f"<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(certificate: Certificate, name: str) -> str:
+    channels, height, width = certificate.input["shape"]
+    return (
+        f"<header><p class='kind'>Certificate of l2 robustness</p><h1>{escape(name)}</h1>"
+        f"<p>{certificate.num_images:,} images of {certificate.num_classes} classes, "
+        f"{channels} × {height} × {width}. Distances are l2 over all channels and pixels, in the "
+        "space of the stored image with values v/255: 36/255 is a distance of 36 grey levels over "
+        "the whole image.</p></header>\n"
+    )
+
+
+def _headline(certificate: Certificate) -> str:
+    cards = [
+        _card("clean accuracy", f"{certificate.clean_accuracy:.2%}", "float64, strictly first")
+    ]
+    cards += [
+        _card(
+            f"certified at {text}",
+            f"{certificate.vra[text]:.2%}",
+            f"usual recipe: {certificate.vra_unsound[text]:.2%}",
+        )
+        for text in certificate.epsilons
+    ]
+    return f"<section class='cards'>{''.join(cards)}</section>\n"
+
+
+def _card(label: str, value: str, note: str) -> str:
+    return (
+        f"<div class='card'><div class='label'>{escape(label)}</div>"
+        f"<div class='value'>{escape(value)}</div><div class='note'>{escape(note)}</div></div>"
+    )
+
+
+def _figure(curve: bytes) -> str:
+    encoded = base64.b64encode(curve).decode()
+    return (
+        "<figure><img alt='Certified accuracy against the l2 radius' "
+        f"src='data:image/png;base64,{encoded}'></figure>\n"
+    )
+
+
+def _comparison(certificate: Certificate) -> str:
+    rows = [
+        (
+            f"ε = {text}",
+            f"{certificate.vra[text]:.2%}",
+            f"{certificate.vra_unsound[text]:.2%}",
+            f"{100 * (certificate.vra_unsound[text] - certificate.vra[text]):+.2f} points",
+        )
+        for text in certificate.epsilons
+    ]
+    rows.append(
+        (
+            "Lipschitz constant of the network up to its head",
+            f"{certificate.lipschitz_bound:.6g}",
+            f"{certificate.lipschitz_unsound:.6g}",
+            _relative(certificate.lipschitz_bound, certificate.lipschitz_unsound),
+        )
+    )
+    return _section(
+        "What proof costs",
+        "<p>Most published numbers take layer norms from power iteration, which approaches them "
+        "from below, and margins from float32, whose rounding nobody bounded. Both make radii look "
+        "larger. Here is the difference for this network.</p>"
+        + _table(["", "proved", "usual recipe", "difference"], rows, numeric=True),
+    )
+
+
+def _relative(bound: float, estimate: float) -> str:
+    return f"{bound / estimate - 1:+.4%}" if estimate > 0 else "–"
+
+
+def _meaning(certificate: Certificate) -> str:
+    return _section(
+        "What is proved, and what is not",
+        f"<p class='claim'>{escape(certificate.claim)}</p>"
+        "<p>An image counts as certified at ε if its radius is strictly greater than the fraction "
+        "ε. Ties, NaN and misclassified images have radius 0. Layer norms, class distances, the "
+        "rounding of the forward pass and of the radius itself are all bounded outwards in "
+        "float64; statement R and its proof are in <code>docs/certificate.md</code>.</p>"
+        "<p><strong>Not covered:</strong> running the network at the attacked point in float32, "
+        "TF32 or bfloat16; hardware faults; whatever made the stored uint8 image (JPEG, resizing, "
+        "cropping); wrong labels. The certifying program is not verified by a proof assistant: the "
+        "independent check below repeats its work by other methods and other code.</p>"
+        "<pre>python tools/verify_certificate.py "
+        f"{escape(str(certificate.directory))} --data {escape(certificate.dataset['spec'])}</pre>",
+    )
+
+
+def _radii(verdicts: Verdicts) -> str:
+    certified = verdicts.radius[verdicts.radius > 0]
+    rows = [("images with a certified radius", f"{len(certified):,} of {len(verdicts):,}")]
+    if len(certified):
+        quantiles = np.quantile(certified, list(QUANTILES.values()), method="lower")
+        rows += [
+            (f"{word} of their radii", f"{value:.4f} ({255 * value:.1f}/255)")
+            for word, value in zip(QUANTILES, quantiles, strict=True)
+        ]
+        rows.append(("average certified radius, all images", f"{verdicts.radius.mean():.4f}"))
+    rows.append(("largest rounding bound δ", f"{verdicts.delta.max():.2g}"))
+    return _section("Radii", _table(["", ""], rows, numeric=True))
+
+
+def _classes(certificate: Certificate, verdicts: Verdicts) -> str:
+    epsilons = [Epsilon.parse(text) for text in certificate.epsilons]
+    rows = []
+    for number, name in enumerate(certificate.class_names):
+        here = verdicts.label == number
+        if not here.any():
+            continue
+        rivals = verdicts.binding[here & (verdicts.radius > 0)]
+        rival = certificate.class_names[np.bincount(rivals).argmax()] if len(rivals) else "–"
+        rows.append(
+            (
+                name,
+                f"{here.sum():,}",
+                f"{verdicts.correct[here].mean():.1%}",
+                *(f"{exceeds(verdicts.radius[here], epsilon).mean():.1%}" for epsilon in epsilons),
+                rival,
+            )
+        )
+    head = ["class", "images", "clean", *(f"ε = {text}" for text in certificate.epsilons)]
+    table = _table([*head, "most often binding"], rows, numeric=True)
+    few = " open" if len(rows) <= 20 else ""
+    return _section(
+        "By class", f"<details{few}><summary>{len(rows)} classes</summary>{table}</details>"
+    )
+
+
+def _layers(certificate: Certificate) -> str:
+    rows = [
+        (
+            layer["name"],
+            layer["kind"],
+            " × ".join(map(str, layer["input_shape"])),
+            f"{layer['bound']:.8g}",
+            layer["method"],
+        )
+        for layer in certificate.layers
+    ]
+    rows.append(("all, multiplied upwards", "", "", f"{certificate.lipschitz_bound:.8g}", ""))
+    rows.append(
+        (
+            "largest margin constant of the head's pairs",
+            "",
+            "",
+            f"{certificate.head['max_margin_lipschitz']:.8g}",
+            "",
+        )
+    )
+    return _section(
+        "Layers and their bounds",
+        "<p>Each bound is proved not to be below the l2 operator norm of the layer at its input "
+        "size, padding and stride.</p>"
+        + _table(["layer", "kind", "input", "bound", "method"], rows, numeric=False),
+    )
+
+
+def _identity(certificate: Certificate) -> str:
+    rows = [("data set (pixels and labels)", certificate.dataset_sha256)]
+    rows += [(name, digest) for name, digest in certificate.files.items()]
+    versions = ", ".join(f"{name} {text}" for name, text in certificate.versions.items())
+    options = ", ".join(f"{key} {value}" for key, value in certificate.model.items())
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in certificate.seconds.items())
+    facts = [
+        ("model", options),
+        ("device", certificate.device),
+        ("time", seconds),
+        ("versions", versions),
+    ]
+    return _section(
+        "Identity",
+        _table(["sha256 of", ""], rows, numeric=False, code=True)
+        + _table(["", ""], facts, numeric=False),
+    )
+
+
+def _model_name(certificate: Certificate) -> str:
+    return str(certificate.model["name"])
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>\n"
+
+
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], numeric: bool, code: bool = False
+) -> str:
+    """A table; with `numeric`, all columns but the first are right-aligned."""
+    kinds = " ".join(word for word, wanted in (("numeric", numeric), ("code", code)) if wanted)
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    thead = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return f"<div class='scroll'><table class='{kinds}'>{thead}<tbody>{body}</tbody></table></div>"

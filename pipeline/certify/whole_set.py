@@ -1,0 +1,222 @@
+"""certify: from a model and a data set to a certificate directory, on one process or many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.numpy import save as safetensors_bytes
+from torch import nn
+
+from pipeline import distributed
+from pipeline.certify.arithmetic import SLICE
+from pipeline.certify.assembly import Subject, assemble, describe_model
+from pipeline.certify.block_store import BlockStore
+from pipeline.certify.blocks import WholeSetPass
+from pipeline.certify.bounds import estimate_norms, prove_bounds
+from pipeline.certify.certificate import Certificate, read_certificate
+from pipeline.certify.lipschitz_certifier import LipschitzCertifier, exported
+from pipeline.certify.probe import check_matrix_product
+from pipeline.certify.tables import text_table
+from pipeline.certify.unsound import UnsoundReference
+from pipeline.certify.writer import remove_certificate
+from pipeline.config import RunConfig
+from pipeline.data.base import BLOCK, BlockLoader, DatasetInfo
+from pipeline.distributed import World
+from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz.bound import NormBound
+from pipeline.progress import say
+from pipeline.types import Epsilon
+
+T = TypeVar("T")
+
+
+def certify(
+    model: nn.Module | ExportedNetwork,
+    loader: BlockLoader,
+    epsilons: Sequence[str | float],
+    out_dir: Path,
+    *,
+    config: RunConfig | None = None,
+    threads: int | None = None,
+    force: bool = False,
+) -> Certificate:
+    """Certify every image of a data set and write the certificate directory.
+
+    What a certificate proves is stated at `LipschitzCertifier.certify` and in docs/certificate.md.
+    With several processes every one calls this; they share the layers' bounds and the blocks of
+    images, and rank 0 writes. A killed call goes on from the blocks that it finished when it is
+    repeated. images.tsv is the same bytes, time column apart, for any number of threads and
+    processes. A certificate of the same network, data and epsilons that is already there is
+    returned as it is.
+
+    Args:
+        model: a model with `export()`, or an exported network.
+        loader: exact uint8 images in blocks (`pipeline.data.loader.open_block_loader`).
+        epsilons: l2 radii such as "36/255" or 0.25, in the space of the stored image.
+        out_dir: the certificate directory; made if missing.
+        config: the run, for `config.yaml` and the `model` section of certificate.json.
+        threads: blocks at a time in this process; by default the cores it may use, 1 on a GPU.
+        force: replace a certificate of something else.
+
+    Returns:
+        The certificate; equal on every rank.
+
+    Raises:
+        ValueError: data that is not exact or does not fit the network, a network without finite
+            bounds, another certificate in `out_dir`; one sentence each.
+        RuntimeError: another rank failed, or the device's matrix product is not conventional.
+    """
+    began = time.perf_counter()
+    world = distributed.start()
+    device = distributed.local_device(world)
+    wanted = list(dict.fromkeys(Epsilon.parse(value) for value in epsilons))
+    if not wanted:
+        raise ValueError('no epsilon to certify at: give at least one, such as "36/255"')
+    network = exported(model)
+    _check_data(network, loader.info)
+    weights = safetensors_bytes(network.tensors())
+    weights_sha256 = hashlib.sha256(weights).hexdigest()
+    if len(set(distributed.gather_objects(weights_sha256))) > 1:
+        raise ValueError("the ranks hold different weights: load the same checkpoint on all")
+    dataset_sha256 = _on_main(world, loader.dataset_sha256)
+    already = _on_main(
+        world, lambda: _existing(out_dir, weights_sha256, dataset_sha256, wanted, force)
+    )
+    if already is not None:
+        say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
+        return already
+    _together(lambda: check_matrix_product(device))
+    bounds = prove_bounds(network, world)
+    estimates = estimate_norms(network, world)
+    certifier = LipschitzCertifier(network, bounds, device)
+    bounded = time.perf_counter()
+    section, tree = describe_model(model, config)
+    subject = Subject(
+        model_section=section,
+        config=tree,
+        weights=weights,
+        weights_sha256=weights_sha256,
+        dataset=loader.info,
+        dataset_sha256=dataset_sha256,
+        epsilons=wanted,
+        versions=_versions(),
+        device=_device_name(device),
+    )
+    store = BlockStore(out_dir / "blocks", _fingerprint(subject, bounds))
+    work = WholeSetPass(certifier, UnsoundReference(network, device), loader, store, wanted[0])
+    work.run(world, threads or _default_threads(world, device))
+    finished = time.perf_counter()
+
+    seconds = {"bounds": round(bounded - began, 3), "images": round(finished - bounded, 3)}
+    certificate = _on_main(
+        world,
+        lambda: assemble(subject, certifier, estimates, store, loader.num_blocks, out_dir, seconds),
+    )
+    say(f"{text_table(certificate)}\nreport: {out_dir / 'report.html'}")
+    return certificate
+
+
+def _check_data(network: ExportedNetwork, info: DatasetInfo) -> None:
+    """Refuse data that cannot be certified with this network."""
+    if not info.exact:
+        raise ValueError(
+            f"{info.spec} does not hold exact pixels, so its images cannot be certified: write it "
+            "with tools/write_beton.py --preset exact"
+        )
+    if tuple(info.image_shape) != tuple(network.input_shape):
+        here, there = (
+            "×".join(map(str, shape)) for shape in (info.image_shape, network.input_shape)
+        )
+        raise ValueError(f"{info.spec} has images of {here}, the model takes {there}")
+    if info.num_samples == 0:
+        raise ValueError(f"{info.spec} holds no images")
+    classes = network.head.num_classes
+    if info.num_classes > classes:
+        raise ValueError(
+            f"{info.spec} has {info.num_classes} classes, the model's head has {classes}: take the "
+            "data set that the model was trained for"
+        )
+
+
+def _existing(
+    out_dir: Path, weights: str, dataset: str, epsilons: Sequence[Epsilon], force: bool
+) -> Certificate | None:
+    """The same certificate if it is there; None if the way is free."""
+    if not (out_dir / "certificate.json").exists():
+        return None
+    if force:
+        remove_certificate(out_dir)
+        return None
+    old = read_certificate(out_dir)
+    if (old.weights_sha256, old.dataset_sha256, old.epsilons) == (
+        weights,
+        dataset,
+        [epsilon.text for epsilon in epsilons],
+    ):
+        return old
+    raise ValueError(
+        f"{out_dir} holds the certificate of another network, data set or list of epsilons: name "
+        "another folder with --out, or replace it with --force"
+    )
+
+
+def _fingerprint(subject: Subject, bounds: Sequence[NormBound]) -> str:
+    """Digest of all that the rows of a block depend on."""
+    text = json.dumps(
+        [
+            [subject.weights_sha256, subject.dataset_sha256, subject.versions, subject.device],
+            [bound.value for bound in bounds],
+            [BLOCK, SLICE],
+        ]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what computes."""
+    versions = {"python": platform.python_version()}
+    for package in ("certline", "torch", "numpy", "safetensors"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # certline itself, run from a checkout that is not installed
+    return versions
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _default_threads(world: World, device: torch.device) -> int:
+    """This process's share of the machine's cores; one block at a time on a GPU."""
+    if device.type == "cuda":
+        return 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    return max(1, len(os.sched_getaffinity(0)) // local)
+
+
+def _together(function: Callable[[], None]) -> None:
+    """Call on every rank; the failure of one is the failure of all."""
+    failure: Exception | None = None
+    try:
+        function()
+    except Exception as error:
+        failure = error
+    distributed.raise_together(failure)
+
+
+def _on_main(world: World, function: Callable[[], T]) -> T:
+    """Rank 0's result on every rank; its failure is the failure of all."""
+    results: list[T] = []
+    _together(lambda: results.append(function()) if world.is_main else None)
+    result: T = distributed.broadcast_object(results[0] if world.is_main else None)
+    return result

@@ -1,0 +1,60 @@
+"""Certify every image of a validation set with a trained network.
+
+On one process, on the run's own data and at its own radii:
+    python tools/certify_val.py --run runs/digits
+On two processes, or on all GPUs of a machine:
+    accelerate launch --multi_gpu --num_processes 2 tools/certify_val.py --run runs/digits
+Other images and radii (l2, in the space of the stored image, values v/255):
+    python tools/certify_val.py --run runs/NAME --data val.beton --epsilon 36/255 72/255 1.0
+The network of a certificate, without its run:
+    python tools/certify_val.py --run runs/NAME/certificate --data other.beton --out other
+
+A killed command goes on where it was when it is repeated. The result is a certificate directory
+(report.html is for reading) that tools/verify_certificate.py checks.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
+
+from pipeline import distributed, run
+from pipeline.certify import certify_again
+
+
+def main() -> int:
+    """Read the command line and certify; the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="DIR", help="run or certificate directory"
+    )
+    parser.add_argument(
+        "--data", metavar="SPEC", help="an exact .beton, digits, folder:PATH or npz:PATH"
+    )
+    parser.add_argument(
+        "--epsilon",
+        nargs="+",
+        metavar="E",
+        help="such as 36/255 or 0.25 (default: the run's)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/certificate")
+    parser.add_argument("--force", action="store_true", help="replace another certificate there")
+    options = parser.parse_args()
+    try:
+        if (options.run / "certificate.json").is_file():
+            out = options.out or options.run
+            certify_again(options.run, out, options.data, options.epsilon, options.force)
+        else:
+            run.certify_run(options.run, options.data, options.epsilon, options.out, options.force)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    distributed.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
