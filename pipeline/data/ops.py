@@ -26,8 +26,8 @@ from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 
+import pipeline.data.kernels as kernels
 from pipeline.config import AugmentationConfig
-from pipeline.data import kernels
 from pipeline.data.workers import Workers
 
 _JPEG = 0  # FFCV's mode of an image: 0 JPEG, 1 raw
