@@ -98,9 +98,8 @@ def _prove_on(
     """Try one torus; stop at the first block whose bound stays above the claim."""
     points = frequencies(axes, torus)
     error = block_error(taps)
-    target = (claim - error) * (
-        1 - 2.0**-49
-    )  # so that (bound + error), rounded up, meets the claim
+    # Low enough that bound + error, rounded up, still meets the claim.
+    target = (claim - error) * (1 - 2.0**-47)
     how = f"{len(points)} blocks on a {torus}" if len(points) > 1 else "one block"
     largest, done = 0.0, 0
     for parts in frequency_blocks(taps, axes, points):
