@@ -9,6 +9,7 @@ Notable:
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -86,18 +87,18 @@ def write_beton(
         raise ValueError(f"{out} exists: give --force to replace it, or another --out")
     if size < 1:
         raise ValueError(f"--size {size} must be at least 1")
-    try:
-        from pipeline.data.ffcv_writer import write_samples
-    except ImportError as error:
+    if not importlib.util.find_spec("ffcv"):
         raise ValueError(
-            f"FFCV is needed to write .beton files and is not installed ({error}): as root run "
-            "make setup; training and certification also read the source itself"
-        ) from None
+            "FFCV is needed to write .beton files and is not installed: as root run make setup; "
+            "training and certification also read the source itself"
+        )
     source = open_source(spec, split)
     if source.passed_over:
         say(f"passed over, not in a class folder: {', '.join(source.passed_over)}")
     pictures = Pictures(source, preset, size)
     _require_room(out, estimated_bytes(pictures), len(pictures))
+
+    from pipeline.data.ffcv_writer import write_samples
 
     partial = out.with_name(out.name + ".partial")
     card_partial = card_path(partial)
