@@ -129,9 +129,15 @@ def _meaning(certificate: Certificate) -> str:
         "TF32 or bfloat16; hardware faults; whatever made the stored uint8 image (JPEG, resizing, "
         "cropping); wrong labels. The certifying program is not verified by a proof assistant: the "
         "independent check below repeats its work by other methods and other code.</p>"
-        "<pre>python tools/verify_certificate.py "
-        f"{escape(str(certificate.directory))} --data {escape(certificate.dataset['spec'])}</pre>",
+        f"<pre>{escape(verify_command(certificate))}</pre>",
     )
+
+
+def verify_command(certificate: Certificate) -> str:
+    """The command that checks this certificate, with the data where the verifier can read them."""
+    command = f"python tools/verify_certificate.py {certificate.directory}"
+    path = str(certificate.dataset["spec"]).removeprefix("npz:")
+    return f"{command} --data {path}" if path.endswith((".beton", ".npz")) else command
 
 
 def _radii(verdicts: Verdicts) -> str:

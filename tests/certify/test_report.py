@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.certify import Certificate, certify
 from pipeline.certify.plots import certified_accuracy, draw_curve
-from pipeline.certify.report import render_report
+from pipeline.certify.report import render_report, verify_command
 from pipeline.certify.tables import csv_table, latex_table, text_table
 from pipeline.certify.verdicts import Verdicts, read_rows
 from pipeline.types import Epsilon
@@ -85,9 +85,19 @@ def test_the_report_says_the_numbers(finished) -> None:
     for digest in (certificate.dataset_sha256, *certificate.files.values()):
         assert digest in text
     assert certificate.claim in text and certificate.versions["torch"] in text
-    assert f"tools/verify_certificate.py {certificate.directory} --data arrays" in text
+    assert f"python tools/verify_certificate.py {certificate.directory}" in text
     assert f"{(verdicts.radius > 0).sum()} of 90" in text
     assert "<script>alert(1)</script>" in text and "cat & dog" in text  # as text, escaped
+
+
+@pytest.mark.parametrize(
+    ("spec", "end"),
+    [("val.beton", " --data val.beton"), ("npz:x/a.npz", " --data x/a.npz"), ("digits", "")],
+)
+def test_the_verify_command_names_data_that_the_verifier_reads(finished, spec, end) -> None:
+    certificate = replace(finished[0], dataset={"spec": spec})
+    directory = str(certificate.directory)
+    assert verify_command(certificate).endswith(directory + end)
 
 
 def test_many_classes_are_folded(finished) -> None:
