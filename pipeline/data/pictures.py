@@ -57,17 +57,17 @@ def open_pictures(spec: str, split: Split, size: int, preset: Preset) -> Picture
     """
     if spec.endswith(".beton"):
         return BetonPictures(read_beton(_existing(Path(spec))), size, preset)
-    return SourcePictures(open_source(spec, split), spec, size, preset)
+    return SourcePictures(open_source(spec, split), size, preset)
 
 
 class SourcePictures:
     """A source, with photographs resized as `preset` does."""
 
-    def __init__(self, source: Source, spec: str, size: int, preset: Preset) -> None:
+    def __init__(self, source: Source, size: int, preset: Preset) -> None:
         self.labels = source.labels
         self.class_names = source.class_names
         self.exact = preset == "exact"
-        self._source, self._spec, self._size = source, spec, size
+        self._source, self._size = source, size
         self._resize: Callable[[Pixels, int], Pixels] | None = None
         if source.photographs:
             self._resize = train_photo if preset == "train" else exact_photo
@@ -124,17 +124,18 @@ class BetonPictures:
     def _check_sizes(self, size: int, preset: Preset) -> None:
         beton = self._beton
         sides = np.stack([beton.heights, beton.widths])
+        if (sides == size).all():
+            return
         varied = (sides != sides[:, :1]).any()
         if preset == "train" and (varied or not beton.is_exact):  # photographs, to be cropped
             wrong = np.flatnonzero(sides.min(axis=0) != shorter_side(size))
-            mend = f"write it again with tools/write_beton.py --preset train --size {size}"
         else:
             wrong = np.flatnonzero((sides != size).any(axis=0))
-            mend = "set model.image_size"
-            if varied:
-                mend = f"write it again with tools/write_beton.py --preset exact --size {size}"
         if len(wrong):
             first = wrong[0]
+            mend = "set model.image_size"
+            if varied or not beton.is_exact:
+                mend = f"write it again with tools/write_beton.py --preset {preset} --size {size}"
             raise ValueError(
                 f"sample {first} of {beton.path} has {_pixels(*sides[:, first])}, and the model "
                 f"takes {_pixels(size, size)}: {mend}"

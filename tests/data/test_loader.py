@@ -21,9 +21,10 @@ def open_train(spec: str | None, size: int = 8, batch: int = 10, world: int = 1,
     return open_train_loader(DataConfig(train=spec, **data), size, batch, 0, World(0, world, 0))
 
 
-@pytest.fixture
-def rgb(tmp_path: Path) -> Path:
-    return betons.write(tmp_path / "train.beton", betons.pictures(40, 8, 8, 3), [0, 1] * 20)
+@pytest.fixture(scope="module")
+def rgb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("betons") / "train.beton"
+    return betons.write(path, betons.pictures(40, 8, 8, 3), [0, 1] * 20)
 
 
 def test_the_backend_is_ffcv_for_betons_and_memory_for_the_rest(rgb: Path) -> None:
@@ -112,14 +113,15 @@ def test_jpegs_are_not_certified_and_not_read_without_ffcv(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("keep", [0.999, 0.5, 0.001])
-def test_an_incomplete_file_is_refused(rgb: Path, keep: float) -> None:
+def test_an_incomplete_file_is_refused(rgb: Path, keep: float, tmp_path: Path) -> None:
     data = rgb.read_bytes()
-    rgb.write_bytes(data[: int(len(data) * keep)])
+    path = tmp_path / "train.beton"
+    path.write_bytes(data[: int(len(data) * keep)])
     for backend in ("ffcv", "memory"):
         with pytest.raises(ValueError, match=r"train\.beton is incomplete"):
-            open_train(str(rgb), backend=backend)
+            open_train(str(path), backend=backend)
     with pytest.raises(ValueError, match=r"train\.beton is incomplete"):
-        open_block_loader(str(rgb), "val", 8)
+        open_block_loader(str(path), "val", 8)
 
 
 def test_workers_are_capped_and_divided(monkeypatch: pytest.MonkeyPatch) -> None:
