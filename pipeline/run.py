@@ -1,0 +1,219 @@
+"""Composes a run from its config: trains and certifies, or certifies what was trained.
+
+Read this file to see the whole pipeline. Notable: the same command again goes on where the run was
+killed; on a finished run it certifies what is not yet certified, and does nothing else.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline import config as configs
+from pipeline import distributed
+from pipeline.certify import Certificate, certify
+from pipeline.checkpoint import load_latest
+from pipeline.config import RunConfig
+from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
+from pipeline.models import LipschitzNetwork, build_model
+from pipeline.objectives import build_objective
+from pipeline.progress import say
+from pipeline.training.accelerate_engine import AccelerateEngine
+from pipeline.training.checkpointing import Checkpointing
+from pipeline.training.determinism import make_deterministic
+from pipeline.training.display import Display
+from pipeline.training.interrupt import interrupt_as_request
+from pipeline.training.loop import Loop, Plan, check_batch_size
+from pipeline.training.optimizer import build_optimizer
+from pipeline.training.run_directory import directory_of, prepare
+from pipeline.training.schedules import EpsilonRamp, LearningRate
+from pipeline.training.telemetry import Telemetry
+from pipeline.training.threatening import ThreateningClasses
+from pipeline.training.validation import ValidationCallback
+from pipeline.types import Epsilon
+
+
+def main(config: RunConfig, max_steps: int | None = None) -> bool:
+    """Do what the config says. Every process of the launch calls it.
+
+    Args:
+        config: the run.
+        max_steps: try the recipe: the first so many steps exactly as the whole run makes them, in
+            the directory `NAME.trial`, which is emptied first; no certification.
+
+    Returns:
+        False if Ctrl-C ended it early; the same call goes on from there.
+
+    Raises:
+        ValueError: something in the config, the data or the run directory is wrong.
+        NonFiniteError: a loss or gradient was not finite.
+    """
+    distributed.start()
+    if config.task == "certify":
+        certify_run(config.directory, config.data.val, config.certification.epsilons)
+        return True
+    return train(config, max_steps)
+
+
+def train(config: RunConfig, max_steps: int | None = None) -> bool:
+    """Train, resuming automatically, and certify at the end. See `main`."""
+    world = distributed.start()
+    training = config.training
+    check_batch_size(training.batch_size, world.size, training.accumulation)
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"--max-steps {max_steps} must be at least 1")
+    directory = directory_of(config, trial=max_steps is not None)
+    make_deterministic(config.seed)
+    model = _build_model(config)
+    objective = build_objective(config.objective.name, **config.objective.options)
+    with ExitStack() as stack:
+        loader = open_train_loader(
+            config.data, config.model.image_size, training.batch_size, config.seed, world
+        )
+        stack.callback(loader.close)
+        val = _open_val(config, config.data.val)
+        stack.callback(val.close)
+        for key, info in (("data.train", loader.info), ("data.val", val.info)):
+            _check_data(config, key, info)
+        plan = Plan(
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            accumulation=training.accumulation,
+            learning_rate=LearningRate.of(config, loader.steps_per_epoch),
+            epsilon=EpsilonRamp.of(config, loader.steps_per_epoch),
+            clip_norm=config.optimizer.clip_norm,
+            max_steps=max_steps,
+        )
+        prepare(config, directory, fresh=max_steps is not None)
+
+        optimizer = build_optimizer(model.parameters(), config.optimizer)
+        engine = AccelerateEngine(model, optimizer, training.precision)
+        threatening = ThreateningClasses(loader.info.num_samples, engine.device)
+        total_steps = training.epochs * loader.steps_per_epoch
+        checkpointing = Checkpointing(
+            directory / "checkpoints",
+            engine,
+            {"threatening_classes": threatening},
+            loader,
+            config.model_dump(mode="json"),
+            config.checkpoint.every_steps,
+            config.checkpoint.keep,
+        )
+        target = Epsilon.parse(config.epsilon.target)
+        callbacks = [
+            threatening,
+            ValidationCallback(engine, val, target, training.validate_every),
+            Telemetry(directory, model.norm_names, training.log_every),
+            Display(min(max_steps or total_steps, total_steps), training.batch_size),
+            checkpointing,  # last: it saves what the others have written
+        ]
+        begun = checkpointing.restore()
+        say(_opening(directory, begun, total_steps, max_steps))
+        with interrupt_as_request() as wants_to_stop:
+            loop = Loop(engine, objective, loader, plan, callbacks, wants_to_stop)
+            done = loop.run(begun) if begun < total_steps else begun
+
+        if max_steps is not None:
+            say(f"tried {done} of {total_steps} steps in {directory}; not certified")
+            return done >= min(max_steps, total_steps)
+        if done < total_steps:
+            say(
+                f"stopped after step {done} of {total_steps} and saved in {directory}; the same "
+                "command goes on from there"
+            )
+            return False
+        if config.certification.at_end:
+            with engine.whole_model():
+                network = model.export()
+            epsilons = config.certification.epsilons
+            certify(network, val, epsilons, directory / "certificate", config=config)
+    return True
+
+
+def certify_run(
+    directory: Path,
+    data: str | None = None,
+    epsilons: list[str] | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> Certificate:
+    """Certify the newest checkpoint of a run.
+
+    Args:
+        directory: the run directory.
+        data: dataset spec; by default the run's `data.val`.
+        epsilons: by default the run's.
+        out: the certificate directory; by default `certificate/` in the run directory.
+        force: replace a certificate of something else.
+
+    Raises:
+        ValueError: there is no run or no checkpoint, or as `pipeline.certify.certify`.
+    """
+    distributed.start()
+    config = configs.load(directory / "config.yaml")
+    checkpoint = load_latest(directory / "checkpoints", say)
+    if checkpoint is None:
+        raise ValueError(f"{directory} has no checkpoint to certify: train first")
+    model = _build_model(config)
+    model.load_state_dict(checkpoint.tensors["model"])
+    say(f"certifying {directory} as it was after step {checkpoint.step}")
+    loader = _open_val(config, data or config.data.val)
+    try:
+        return certify(
+            model,
+            loader,
+            epsilons or config.certification.epsilons,
+            out or directory / "certificate",
+            config=config,
+            force=force,
+        )
+    finally:
+        loader.close()
+
+
+def _build_model(config: RunConfig) -> LipschitzNetwork:
+    """The model that the config's `model` section describes."""
+    model = config.model
+    return build_model(
+        model.name,
+        model.num_classes,
+        model.image_size,
+        in_channels=model.in_channels,
+        **model.options,
+    )
+
+
+def _open_val(config: RunConfig, spec: str | None) -> BlockLoader:
+    """The validation set."""
+    if spec is None:
+        raise ValueError("key 'data.val' is missing: add it to the file or give --data.val VALUE")
+    data = config.data
+    return open_block_loader(spec, "val", config.model.image_size, data.backend, data.workers)
+
+
+def _check_data(config: RunConfig, key: str, info: DatasetInfo) -> None:
+    """Refuse images that the model does not take."""
+    model = config.model
+    wanted = (model.in_channels, model.image_size, model.image_size)
+    if tuple(info.image_shape) != wanted:
+        has, takes = ("x".join(map(str, shape)) for shape in (info.image_shape, wanted))
+        raise ValueError(
+            f"{key} {info.spec} has images of {has} (channels x height x width), and the model "
+            f"takes {takes}: set model.in_channels and model.image_size"
+        )
+    if info.num_classes != model.num_classes:
+        raise ValueError(
+            f"{key} {info.spec} has {info.num_classes} classes, and model.num_classes is "
+            f"{model.num_classes}"
+        )
+
+
+def _opening(directory: Path, begun: int, total_steps: int, max_steps: int | None) -> str:
+    """The sentence that a run begins with."""
+    if max_steps is not None:
+        return f"trying {min(max_steps, total_steps)} of {total_steps} steps in {directory}"
+    if begun == total_steps:
+        return f"{directory}: training is finished, {total_steps} steps"
+    if begun:
+        return f"{directory}: going on after step {begun} of {total_steps}"
+    return f"{directory}: training for {total_steps} steps"
