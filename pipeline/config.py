@@ -119,6 +119,8 @@ class TrainingConfig(_Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     validate_every: int = Field(1, ge=0)
     """Epochs between validations; 0 validates after the last epoch only."""
+    log_every: int = Field(1, gt=0)
+    """Steps between rows of metrics.jsonl and points in TensorBoard."""
 
 
 class CheckpointConfig(_Section):

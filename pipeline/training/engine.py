@@ -1,0 +1,80 @@
+"""Engine: how one model trains on one or many processes. The loop knows nothing else of it.
+
+Notable:
+- The interface is cut for sharded engines too (DeepSpeed ZeRO): weights are only whole inside
+  `forward` and `whole_model`, gradients are only asked for their norm and for the names of bad
+  ones, and `state` / `load_state` / `step` / `gradient_norm` are collectives.
+- There is no autocast in the interface: `forward` computes in the training precision while the
+  model is in training mode and in float32 otherwise, so no estimate of VRA is one of bf16 logits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.distributed import World
+from pipeline.types import Prediction
+
+
+class Engine(ABC):
+    """Holds the prepared model and its optimizer."""
+
+    world: World
+    device: torch.device
+    module: nn.Module
+    """The model as built: for modes, names and buffers. It is called through `forward` only."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Prediction:
+        """One forward of the wrapped model; the prediction is float32.
+
+        Args:
+            images: [B, C, H, W] float32 in [0, 1] on `device`. Every rank calls it equally often.
+        """
+
+    @abstractmethod
+    def micro_batch(self, last: bool) -> AbstractContextManager[None]:
+        """Surrounds the forward and backward of one micro-batch.
+
+        Args:
+            last: gradients are summed over the ranks in this one, and not in those before it.
+        """
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, this rank's scalar; over ranks gradients are averaged."""
+
+    @abstractmethod
+    def gradient_norm(self) -> Tensor:
+        """l2 norm of the whole averaged gradient before clipping, scalar, equal on all ranks."""
+
+    @abstractmethod
+    def bad_gradients(self) -> list[str]:
+        """Parameters whose gradient has no finite norm, in network order, equal on all ranks."""
+
+    @abstractmethod
+    def step(self, learning_rate: float, clip_norm: float | None) -> None:
+        """Update the weights with the gradient, scaled to `clip_norm` if longer, and clear it.
+
+        Comes after `gradient_norm`.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Everything to be saved: `model` (with buffers) and `optimizer`, tensors on the CPU."""
+
+    @abstractmethod
+    def load_state(self, tensors: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what `state` gave, to the bit.
+
+        Raises:
+            ValueError: the tensors are not those of this model, naming the first one that differs.
+        """
+
+    @abstractmethod
+    def whole_model(self) -> AbstractContextManager[nn.Module]:
+        """The model with all its weights on every rank, to be exported."""

@@ -1,0 +1,181 @@
+"""The training loop: a model behind an engine, an objective, a loader, schedules and callbacks.
+
+Notable:
+- A position in the run is one number, the count of finished steps; epoch and step in the epoch,
+  learning rate and ε follow from it. Nothing in a step draws random numbers (order and
+  augmentation are functions of seed, epoch and sample id), so that is all a resume needs to know.
+- The loss is the mean over the *global* batch: every rank and micro-batch has an equal part of it,
+  and the engine averages over ranks. 1, 2 or 64 processes make the same steps, up to rounding.
+- A loss or gradient that is not finite ends the run before the update, on all ranks at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.data.base import TrainLoader
+from pipeline.distributed import sum_over_ranks
+from pipeline.objectives.base import Losses, Objective
+from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
+from pipeline.training.engine import Engine
+from pipeline.training.guards import NonFiniteError, explain
+from pipeline.types import Batch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loop needs to know of a run's length and steps."""
+
+    epochs: int
+    batch_size: int
+    """Of the global batch."""
+    accumulation: int
+    """Micro-batches a step and rank."""
+    learning_rate: Callable[[int], float]
+    """Of a step, counted from 0."""
+    epsilon: Callable[[int], float]
+    """Training ε of a step, counted from 0."""
+    clip_norm: float | None = None
+    max_steps: int | None = None
+    """Leave after this many steps of the run; the schedules are those of the whole run."""
+
+
+def check_batch_size(batch_size: int, processes: int, accumulation: int) -> None:
+    """The global batch must fall into equal parts.
+
+    Raises:
+        ValueError: it does not, naming the nearest sizes that do.
+    """
+    parts = processes * accumulation
+    if batch_size % parts == 0:
+        return
+    lower = batch_size // parts * parts
+    near = f"{lower} or {lower + parts}" if lower else str(parts)
+    raise ValueError(
+        f"training.batch_size {batch_size} is the global batch and must be divisible by processes "
+        f"x training.accumulation = {processes} x {accumulation} = {parts}: take {near}"
+    )
+
+
+class Loop:
+    """Trains from a position to the end.
+
+    Args:
+        engine: holds the model.
+        objective: gives per-sample losses.
+        loader: this rank's share of every global batch.
+        plan: length and schedules.
+        callbacks: called in this order.
+        wants_to_stop: asked after every step; if any rank says yes all leave after that step.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        objective: Objective,
+        loader: TrainLoader,
+        plan: Plan,
+        callbacks: Sequence[Callback] = (),
+        wants_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        check_batch_size(plan.batch_size, engine.world.size, plan.accumulation)
+        self.engine = engine
+        self.objective = objective
+        self.loader = loader
+        self.plan = plan
+        self.callbacks = list(callbacks)
+        self.wants_to_stop = wants_to_stop
+        self.total_steps = plan.epochs * loader.steps_per_epoch
+
+    def run(self, step: int = 0) -> int:
+        """Train on after `step` finished steps.
+
+        Returns:
+            Finished steps; `total_steps` unless the run was left early.
+
+        Raises:
+            NonFiniteError: a loss or gradient was not finite; the weights are those before it.
+        """
+        try:
+            for callback in self.callbacks:
+                callback.on_start(step)
+            leaves = step >= min(self.total_steps, self.plan.max_steps or self.total_steps)
+            while not leaves:
+                epoch, start = divmod(step, self.loader.steps_per_epoch)
+                for batch in self.loader.epoch(epoch, start):
+                    record = self._step(batch, step)
+                    step, leaves = record.step, record.leaves
+                    for callback in self.callbacks:
+                        callback.on_step_end(record)
+                    if leaves:
+                        break
+                if step % self.loader.steps_per_epoch == 0:
+                    ended = EpochRecord(step, epoch, last=step == self.total_steps)
+                    for callback in self.callbacks:
+                        callback.on_epoch_end(ended)
+            return step
+        finally:
+            for callback in self.callbacks:
+                callback.on_end()
+
+    def _step(self, batch: Batch, step: int) -> StepRecord:
+        """Step number `step`, counted from 0: forward, backward, guard, update."""
+        engine, plan = self.engine, self.plan
+        learning_rate, epsilon = plan.learning_rate(step), plan.epsilon(step)
+        micro_batches = batch.to(engine.device).split(plan.accumulation)
+        engine.module.train()
+        parts = []
+        for number, micro in enumerate(micro_batches):
+            # One advance of the power iteration a step, however the batch is cut.
+            engine.module.hold_power_iteration = number > 0  # type: ignore[assignment]
+            with engine.micro_batch(last=number == plan.accumulation - 1):
+                losses = self.objective(engine.forward, micro, epsilon)
+                engine.backward(losses.per_sample.sum() / len(batch))
+            parts.append(_sums(losses))
+            for callback in self.callbacks:
+                callback.on_micro_batch(micro, losses)
+        engine.module.hold_power_iteration = False  # type: ignore[assignment]
+
+        # Everything the host wants to know of this step comes over in one transfer.
+        stop = torch.tensor([self.wants_to_stop()], dtype=torch.float64, device=engine.device)
+        sums = sum_over_ranks(torch.cat([torch.stack(parts).sum(0), stop]))
+        prediction = losses.prediction
+        with torch.no_grad():
+            shared = [engine.gradient_norm(), prediction.margin_lipschitz.max()]
+            numbers = torch.cat([sums, torch.stack(shared).double(), prediction.layer_lipschitz])
+        loss, *metrics, stops, norm, lipschitz = numbers[: len(sums) + 2].tolist()
+        loss /= plan.batch_size
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            reason = explain(engine, self.objective, micro_batches, epsilon, loss)
+            raise NonFiniteError(step + 1, reason)
+        engine.step(learning_rate, plan.clip_norm)
+
+        done = step + 1
+        return StepRecord(
+            step=done,
+            epoch=step // self.loader.steps_per_epoch,
+            images=plan.batch_size,
+            loss=loss,
+            metrics={
+                name: total / plan.batch_size
+                for name, total in zip(losses.metrics, metrics, strict=True)
+            },
+            epsilon=epsilon,
+            learning_rate=learning_rate,
+            lipschitz=lipschitz,
+            layer_lipschitz=numbers[len(sums) + 2 :].tolist(),
+            gradient_norm=norm,
+            ends_epoch=done % self.loader.steps_per_epoch == 0,
+            leaves=stops > 0 or done in (self.total_steps, plan.max_steps),
+        )
+
+
+def _sums(losses: Losses) -> Tensor:
+    """Sums over the micro-batch of the loss and each metric, [1 + metrics] float64."""
+    columns = [losses.per_sample, *losses.metrics.values()]
+    return torch.stack([column.detach().double().sum() for column in columns])

@@ -1,0 +1,74 @@
+"""The run directory: whose it is, and whether a run may go on in it.
+
+Notable: `--max-steps` works in `NAME.trial`, which is emptied each time, and never touches the run
+itself; so a recipe can be tried, changed and tried again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline import config as configs
+from pipeline.config import RunConfig
+from pipeline.distributed import barrier, current_world, raise_together
+
+MAY_CHANGE = {
+    "name",
+    "output",
+    "task",
+    "data.backend",
+    "data.workers",
+    "training.validate_every",
+    "training.log_every",
+    "checkpoint",
+    "certification",
+}
+"""Keys that change neither the weights nor a logged number, so that a run may go on without them.
+(`name` and `output` only say where it lies.)"""
+
+
+def directory_of(config: RunConfig, trial: bool) -> Path:
+    """Where a run, or its trial, lies."""
+    directory = config.directory
+    return directory.with_name(directory.name + ".trial") if trial else directory
+
+
+def prepare(config: RunConfig, directory: Path, fresh: bool) -> None:
+    """Make the run directory and write config.yaml. A collective.
+
+    Args:
+        config: of this start.
+        directory: from `directory_of`.
+        fresh: remove what an earlier start left.
+
+    Raises:
+        ValueError: checkpoints of another config are there.
+    """
+    error: Exception | None = None
+    if current_world().is_main:
+        try:
+            if fresh and directory.exists():
+                shutil.rmtree(directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            _refuse_other_run(config, directory)
+            temporary = directory / ".config.yaml.tmp"
+            configs.save(config, temporary)
+            temporary.replace(directory / "config.yaml")
+        except (OSError, ValueError) as failure:
+            error = failure
+    raise_together(error)
+    barrier()
+
+
+def _refuse_other_run(config: RunConfig, directory: Path) -> None:
+    """Raise if there are checkpoints to go on from, and they are of another run."""
+    path = directory / "config.yaml"
+    if not path.exists() or not any(directory.glob("checkpoints/step_*")):
+        return  # a start that never reached a checkpoint binds nobody
+    difference = configs.first_difference(configs.load(path), config, MAY_CHANGE)
+    if difference:
+        raise ValueError(
+            f"{directory} holds a run of another config ({difference}): set it back to go on with "
+            "that run, or give this one another --name"
+        )

@@ -1,0 +1,135 @@
+"""The run's record: metrics.jsonl, one JSON object a line, and the same numbers in TensorBoard.
+
+Notable:
+- Rank 0 writes. Rows are written before the checkpoint of the same step, and a resume cuts the
+  file back to the checkpoint's step: killed anywhere, no row is missing and none stands twice.
+- Rows of kind "step" have the key `loss`; rows of kind "epoch" have the validation. Times apart,
+  equal runs write equal rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from pipeline.distributed import current_world
+from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
+
+
+class Telemetry(Callback):
+    """Writes `metrics.jsonl` and `tensorboard/` in the run directory.
+
+    Args:
+        directory: the run directory; exists.
+        layer_names: of the entries of `StepRecord.layer_lipschitz`.
+        every_steps: write the numbers of every so many steps.
+    """
+
+    def __init__(self, directory: Path, layer_names: list[str], every_steps: int = 1) -> None:
+        self._directory = directory
+        self._layer_names = layer_names
+        self._every = every_steps
+        self._main = current_world().is_main
+        self._file: TextIOWrapper | None = None
+        self._board: Any = None
+        self._images = 0
+        self._since = 0.0
+
+    def on_start(self, step: int) -> None:
+        """Cut the record back to `step` and go on behind it."""
+        self._since = time.monotonic()
+        if not self._main:
+            return
+        # Imported here, since it takes a second and only one rank needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = self._directory / "metrics.jsonl"
+        cut_back(path, step)
+        self._file = path.open("a", buffering=1)  # a row is in the file when the call returns
+        self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
+
+    def on_step_end(self, record: StepRecord) -> None:
+        """Write a row, if it is this step's turn."""
+        self._images += record.images
+        if record.step % self._every:
+            return
+        now = time.monotonic()
+        speed = self._images / max(now - self._since, 1e-9)
+        self._images, self._since = 0, now
+        metrics = dict(record.metrics)
+        row = {
+            "kind": "step",
+            "step": record.step,
+            "epoch": record.epoch,
+            "loss": record.loss,
+            "clean_accuracy": metrics.pop("correct"),
+            **metrics,
+            "epsilon": record.epsilon,
+            "lipschitz": record.lipschitz,
+            "gradient_norm": record.gradient_norm,
+            "learning_rate": record.learning_rate,
+            "images_per_second": round(speed, 1),
+            "layer_lipschitz": dict(zip(self._layer_names, record.layer_lipschitz, strict=True)),
+        }
+        self._write(row, "train")
+
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        """Write the epoch's row."""
+        row = {"kind": "epoch", "step": record.step, "epoch": record.epoch, **record.numbers}
+        self._write(row, "epoch")
+        # Validation and checkpoints are not training: the next row's speed does not count them.
+        self._images, self._since = 0, time.monotonic()
+
+    def on_end(self) -> None:
+        """Close the files."""
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+
+    def _write(self, row: dict[str, Any], group: str) -> None:
+        """One row to both places."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        for name, value in row.items():
+            if isinstance(value, dict):
+                for entry, number in value.items():
+                    self._scalar(f"{name}/{entry}", number, row["step"])
+            elif name not in {"kind", "step"}:
+                self._scalar(f"{group}/{name}", value, row["step"])
+
+    def _scalar(self, tag: str, value: Any, step: int) -> None:
+        """A point of a TensorBoard curve; what is no number makes none."""
+        if isinstance(value, int | float):
+            self._board.add_scalar(tag, value, step)
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Remove what was written after `step`: rows of later steps, and a line torn by a kill.
+
+    Args:
+        path: rows in order of their steps; a missing file is left missing.
+        step: rows of this step and before stay.
+    """
+    if not path.exists():
+        return
+    keep = 0
+    with path.open("rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            keep += len(line)
+        file.truncate(keep)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: a number that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
