@@ -36,21 +36,27 @@ def largest_ritz_values(apply: Callable[[Stack], Stack], start: Stack, steps: in
     count, size = start.shape
     steps = min(steps, size)
     basis = np.zeros((count, steps, size), start.dtype)
+    negligible = np.sqrt(np.finfo(start.dtype).eps)
     projected = np.zeros((count, steps, steps))
     vector = start
     for step in range(steps):
         basis[:, step] = vector
         image = apply(vector)
         projected[:, step, step] = np.einsum("fi,fi->f", vector.conj(), image).real
+        before = np.linalg.norm(image, axis=1)
         known = basis[:, : step + 1]
         for _ in range(2):  # the second pass removes what rounding left of the first
             overlaps = known.conj() @ image[..., None]
             image = image - (overlaps.mT @ known)[:, 0]
         length = np.linalg.norm(image, axis=1)
+        # What is left of an invariant space is rounding, which is orthogonal to nothing and would
+        # bring Ritz values above every eigenvalue: go on with zero vectors there.
+        inverse = np.zeros_like(length)
+        np.divide(1, length, out=inverse, where=length > negligible * before)
+        vector = (image * inverse[:, None]).astype(start.dtype)
         if step + 1 < steps:
-            projected[:, step, step + 1] = projected[:, step + 1, step] = length
-        # A length of 0 means that the space is invariant: what follows are zero vectors.
-        vector = (image / np.where(length > 0, length, 1)[:, None]).astype(start.dtype)
+            coupling = np.where(inverse > 0, length, 0)
+            projected[:, step, step + 1] = projected[:, step + 1, step] = coupling
     return np.asarray(np.linalg.eigvalsh(projected)[:, -1])
 
 

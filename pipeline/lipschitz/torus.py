@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from fractions import Fraction
+from functools import cached_property, lru_cache
 
 import mpmath
 import numpy as np
@@ -67,9 +68,7 @@ class TorusBlocks:
         high, wide = (np.arange(count) for count in self.taps.shape[:2])
         angles = a[:, None, None] * high[:, None] + b[:, None, None] * wide  # [F, T_h, T_w]
         distinct, where = np.unique(angles % steps, return_inverse=True)
-        with mpmath.workprec(200):
-            turns = [mpmath.mpf(2 * int(angle)) / steps for angle in distinct]
-            table = np.array([[float(mpmath.cospi(x)), float(mpmath.sinpi(x))] for x in turns])
+        table = np.array([_cos_sin(Fraction(int(angle), steps)) for angle in distinct])
         picked = table[where.reshape(len(self), -1)]  # [F, T, 2]
         return np.ascontiguousarray(picked.transpose(0, 2, 1)).reshape(2 * len(self), -1)
 
@@ -113,3 +112,11 @@ class TorusBlocks:
         return add_up(
             mul_up(frobenius_upper(sums), gamma(count + 2)), 2 * sums.size * count * UNDERFLOW
         )
+
+
+@lru_cache(maxsize=2**16)
+def _cos_sin(turn: Fraction) -> tuple[float, float]:
+    """Cosine and sine of a fraction of a turn, correctly rounded; layers share them."""
+    with mpmath.workprec(200):
+        angle = mpmath.mpf(2 * turn.numerator) / turn.denominator
+        return float(mpmath.cospi(angle)), float(mpmath.sinpi(angle))
