@@ -107,6 +107,22 @@ def layer_doubled(mini: Mini) -> None:
     mini.certificate["layers"].append(record(mini, "act2"))
 
 
+def bound_negative(mini: Mini) -> None:
+    record(mini, "stem")["bound"] *= -1
+
+
+def bias_too_long(mini: Mini) -> None:
+    mini.tensors["stem.bias"] = np.zeros(9, np.float32)
+
+
+def dense_bias_too_long(mini: Mini) -> None:
+    mini.tensors["dense.bias"] = np.zeros(13, np.float32)
+
+
+def kernel_too_large(mini: Mini) -> None:
+    mini.tensors["down.weight"] = np.ones((8, 8, 9, 9), np.float32)
+
+
 def stride_changed(mini: Mini) -> None:
     record(mini, "down")["attributes"]["stride"] = 1
 
@@ -331,6 +347,10 @@ WITHOUT_DATA: list[tuple[Alteration, str]] = [
     (tensor_shared, r"tensor 'dense\.bias' is used by two layers"),
     (layer_removed, r"layer 'flat' \(flatten\) takes inputs of shape \[8, 4, 4\], but is given"),
     (layer_doubled, r"two layers have the name 'act2'"),
+    (bound_negative, r"layer 'stem' claims the bound .*, which is negative"),
+    (bias_too_long, r"layer 'stem': input .* and bias \[9\] do not fit"),
+    (dense_bias_too_long, r"layer 'dense': input .* and bias \[13\] do not fit"),
+    (kernel_too_large, r"layer 'down': its kernel does not fit into its input"),
     (stride_changed, r"layer 'flat' \(flatten\) takes inputs of shape"),
     (padding_changed, r"layer 'act1' \(minmax\) takes inputs of shape"),
     (dilation_added, r"layer 'stem': attributes has the unknown key 'dilation'"),
@@ -506,6 +526,32 @@ def test_another_data_set_is_refused(mini: Mini, tmp_path: Path) -> None:
     verdict = verify_certificate(directory, mini.write_data(tmp_path / "data.npz"))
     assert verdict.refusal is not None
     assert verdict.refusal.startswith("the data is another data set than the certified one")
+
+
+def test_fewer_images_than_the_data_has(mini: Mini, tmp_path: Path) -> None:
+    """The last image left out of table and totals, the hash still that of the whole data set."""
+    data = mini.write_data(tmp_path / "data.npz")
+    del mini.rows[-1]
+    mini.certificate["num_images"] = mini.certificate["dataset"]["num_samples"] = 39
+    mini.recount()
+    verdict = verify_certificate(mini.write(tmp_path / "certificate"), data)
+    assert verdict.refusal == "the data has 40 images, not 39"
+
+
+def test_images_of_another_size(mini: Mini, tmp_path: Path) -> None:
+    mini.images = np.repeat(mini.images, 2, axis=2)
+    mini.certificate["dataset_sha256"] = mini.dataset_sha256()
+    verdict = check(mini, tmp_path, with_data=True)
+    assert verdict.refusal == "image 0 is [8, 16, 1] in the data, the network takes [8, 8, 1]"
+
+
+def test_logits_that_overflow(mini: Mini, tmp_path: Path) -> None:
+    """Only a row without a radius may stand where float64 overflows."""
+    shift = record(mini, "shift")
+    shift["attributes"]["center"] = 1e308
+    verdict = check(mini, tmp_path, with_data=True)
+    assert verdict.refusal is not None
+    assert re.fullmatch(r"image \d+ has a radius, but its logits overflow", verdict.refusal)
 
 
 def test_a_weaker_claim_is_still_true(mini: Mini, tmp_path: Path) -> None:
