@@ -237,10 +237,9 @@ def test_never_below_larger_matrices(kind):
         ((6, 3, 7, 7), (32, 24), (4, 4), (3, 3)),
         ((16, 3, 14, 14), (28, 28), (14, 14), (0, 0)),
     ]:
-        for seed in range(3):
-            weight = kernel_of(kind, shape, seed)
-            bound = certified_conv2d_norm(weight, size, stride, padding)
-            assert bound >= convolution_norm(weight, size, stride, padding)
+        weight = kernel_of(kind, shape, 0)
+        bound = certified_conv2d_norm(weight, size, stride, padding)
+        assert bound >= convolution_norm(weight, size, stride, padding)
 
 
 @pytest.mark.long
