@@ -112,22 +112,95 @@ def test_a_damaged_picture_is_named(tmp_path: Path, data: bytes) -> None:
         open_source(f"folder:{tmp_path}", "train").image(0)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA"])
 def test_every_kind_of_photograph_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    if mode == "I;16":
-        data = io.BytesIO()
-        Image.fromarray(np.arange(30, dtype=np.uint16).reshape(6, 5)).save(data, "PNG")
-        picture = data.getvalue()
-    else:
-        picture = png(mode=mode)
-    make_folder(tmp_path, {"ant/a": picture})
+    make_folder(tmp_path, {"ant/a": png(mode=mode)})
     assert open_source(f"folder:{tmp_path}", "train").image(0).shape == (6, 5, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_a_picture_of_more_than_8_bits_is_refused_not_clipped(tmp_path: Path, dtype: type) -> None:
+    data = io.BytesIO()
+    Image.fromarray(np.arange(30, dtype=dtype).reshape(6, 5)).save(data, "TIFF")
+    make_folder(tmp_path, {"ant/a": data.getvalue()})
+    with pytest.raises(ValueError, match=r"ant/a cannot be read \(mode .*more than 8 bits"):
+        open_source(f"folder:{tmp_path}", "train").image(0)
+
+
+def test_a_missing_split_is_not_replaced_by_the_other(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"train/ant/a.png": png(), "train/cat/b.png": png(), "val/c.png": png()})
+    with pytest.raises(ValueError, match="it has train but no folder val with class folders"):
+        open_source(f"folder:{tmp_path}", "val")
+
+
+def test_splits_with_other_classes_are_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, {**FILES, "train/bee/z.png": png()})
+    for split in ("train", "val"):
+        with pytest.raises(ValueError, match="not the same classes, only one of them has 'bee'"):
+            open_source(f"folder:{folder}", split)
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"train/a.png": png(), "bus/b.png": png()})
+    assert open_source(f"folder:{tmp_path}", "train").class_names == ("bus", "train")
+
+
+def test_one_lone_folder_at_the_top_is_stepped_into(tmp_path: Path) -> None:
+    tar = make_tar(tmp_path / "a.tar", {f"./photos/{name}": data for name, data in FILES.items()})
+    source = open_source(f"folder:{tar}", "train")
+    assert source.class_names == ("ant", "cat")
+    assert source.passed_over == ("photos/train/notes.txt",)
+
+
+def test_a_tar_packed_by_tar_is_read(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", FILES)
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(folder, ".")  # members ".", "./train", "./train/cat", ...
+    whole = open_source(f"folder:{tmp_path / 'photos.tar'}", "val")
+    assert whole.class_names == ("ant", "cat")
+    assert len(whole) == 2
+
+
+def test_links_to_classes_are_followed_and_links_in_a_tar_refused(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", FILES)
+    subset = tmp_path / "subset"
+    subset.mkdir()
+    for name in ("ant", "cat"):
+        (subset / name).symlink_to(photos / "train" / name)
+    assert len(open_source(f"folder:{subset}", "train")) == 3
+    with tarfile.open(tmp_path / "subset.tar", "w") as archive:
+        archive.add(subset, ".")
+    with pytest.raises(ValueError, match=r"ant is a link.*--dereference"):
+        open_source(f"folder:{tmp_path / 'subset.tar'}", "train")
+
+
+def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
+    source = open_source(f"folder:{make_folder(tmp_path / 'photos', FILES)}", "train")
+    (tmp_path / "photos/train/cat/b.png").unlink()
+    with pytest.raises(ValueError, match=r"photos/train/cat/b\.png cannot be read"):
+        source.image(2)
+
+
+def test_small_square_pictures_of_one_size_are_no_photographs(tmp_path: Path) -> None:
+    files = {f"{name}/{i}.png": png(64, 64, seed=i) for name in "ab" for i in range(3)}
+    source = open_source(f"folder:{make_folder(tmp_path / 'same', files)}", "train")
+    assert not source.photographs
+    many = {f"{name}/{i:03}.png": png(8, 8, seed=i) for name in "ab" for i in range(80)}
+    odd = make_folder(tmp_path / "odd", {**many, "b/078.png": png(8, 9)})
+    source = open_source(f"folder:{odd}", "train")  # the odd one is not among those looked at
+    assert not source.photographs
+    with pytest.raises(ValueError, match=r"b/078\.png has 8x9 pixels, the others 8x8"):
+        source.image(158)
+    for index, sides in enumerate([(65, 65), (40, 41)]):
+        files = {f"{name}/0.png": png(*sides) for name in "ab"}
+        folder = make_folder(tmp_path / f"photos{index}", files)
+        assert open_source(f"folder:{folder}", "train").photographs
 
 
 def test_a_compressed_tar_is_refused_with_the_mend(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "photos.tar", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("ant/a.png"))
-    with pytest.raises(ValueError, match="not an uncompressed tar"):
+    with pytest.raises(ValueError, match="not a whole, uncompressed tar"):
         open_source(f"folder:{tmp_path / 'photos.tar'}", "train")
 
 
@@ -137,6 +210,8 @@ def test_a_compressed_tar_is_refused_with_the_mend(tmp_path: Path) -> None:
         ("digit", "did you mean digits"),
         ("foldr:/x", "did you mean folder:PATH"),
         ("folder:/no/such/place", "/no/such/place does not exist"),
+        (f"folder:{Path(__file__).parents[1] / 'dta'}", f"did you mean {Path(__file__).parent}?"),
+        (str(Path(__file__).parent), f"did you mean folder:{Path(__file__).parent}?"),
         ("npz:/no/such.npz", "does not exist"),
         ("imagenet", "expected digits, folder:PATH, npz:PATH or a .beton file"),
     ],
@@ -187,6 +262,8 @@ def test_the_three_npz_layouts(tmp_path: Path) -> None:
         ({"y_train": np.array([0])}, "expected 2 integer labels"),
         ({"y_train": np.array([0.0, 1.0])}, "expected 2 integer labels"),
         ({"x_train": np.zeros((2, 4, 4))}, "images must be uint8"),
+        ({"x_train": np.zeros((0, 4, 4), np.uint8)}, "holds no images"),
+        ({"class_names": np.array(list("ab"), dtype=object)}, "'class_names' is not loaded"),
     ],
 )
 def test_a_wrong_archive_is_one_sentence(
@@ -208,6 +285,51 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
         open_source(spec, "train")
 
 
+def test_a_damaged_archive_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 4, 4), dtype=np.uint8)
+    np.savez_compressed(path, x_train=pixels, y_train=np.arange(500) % 3)
+    whole = path.read_bytes()
+    for cut in (0, 100, len(whole) // 2, len(whole) - 10):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"^a\.npz "):
+            open_source(f"npz:{path}", "train")
+    for place in range(200, len(whole) // 2, 97):
+        flipped = bytearray(whole)
+        flipped[place] ^= 255
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"^a\.npz.* is damaged"):
+            open_source(f"npz:{path}", "train")
+    np.save(tmp_path / "b.npy", pixels)
+    (tmp_path / "b.npy").rename(path)
+    with pytest.raises(ValueError, match=r"^a\.npz is a single array"):
+        open_source(f"npz:{path}", "train")
+
+
+@pytest.mark.parametrize("offsets", [[0, 5], [0, 9, 5], [1, 5, 10], [0, -5, 10], [0.0, 5.0, 10.0]])
+def test_wrong_offsets_are_named(tmp_path: Path, offsets: list[int]) -> None:
+    spec = save_npz(
+        tmp_path,
+        train_bytes=np.zeros(10, np.uint8),
+        train_offsets=np.array(offsets),
+        y_train=np.array([0, 1]),
+    )
+    with pytest.raises(ValueError, match=r"a\.npz: its offsets do not ascend"):
+        open_source(spec, "train")
+
+
+def test_a_damaged_picture_in_an_archive_is_named(tmp_path: Path) -> None:
+    good, bad = png(), png()[:40]
+    spec = save_npz(
+        tmp_path,
+        train_bytes=np.frombuffer(good + bad, np.uint8),
+        train_offsets=np.array([0, len(good), len(good) + len(bad)]),
+        y_train=np.array([0, 1]),
+    )
+    with pytest.raises(ValueError, match=r"a\.npz:train/1 cannot be read"):
+        open_source(spec, "train").image(1)
+
+
 @pytest.mark.parametrize(
     ("name", "split", "count", "shape", "classes"),
     [
@@ -222,6 +344,7 @@ def test_real_archives(
     source = open_source(f"npz:{shared_file(name)}", split)
     assert len(source) == count
     assert len(source.class_names) == classes
+    assert not source.photographs
     for index in (0, count // 2, count - 1):
         assert source.image(index).shape == shape
 

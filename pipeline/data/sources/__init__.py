@@ -31,6 +31,6 @@ def open_source(spec: str, split: Split) -> Source:
     near = difflib.get_close_matches(kind, [form.split(":")[0] for form in FORMS], n=1, cutoff=0.6)
     hint = next((form for form in FORMS if near and form.startswith(near[0])), None)
     mend = f"did you mean {hint}?" if hint else f"expected {', '.join(FORMS)} or a .beton file"
-    if not colon and Path(spec).is_dir():
-        mend = f"did you mean folder:{spec}?"
+    if not colon and Path(spec).exists():
+        mend = f"did you mean {'npz' if spec.endswith('.npz') else 'folder'}:{spec}?"
     raise ValueError(f"data {spec!r} is not a source: {mend}")

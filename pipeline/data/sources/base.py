@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,6 +14,11 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 Split = Literal["train", "val"]
+
+SMALL = 64
+"""Longest side of pictures that are data of one size rather than photographs."""
+LOOKED_AT = 64
+"""Pictures whose size decides that."""
 
 
 class Source(Protocol):
@@ -41,18 +48,54 @@ class Source(Protocol):
         ...
 
 
-def decode_rgb(data: bytes, name: str) -> Pixels:
+def decode_rgb(data: bytes, name: str, side: int | None = None) -> Pixels:
     """Decode a picture file to [H, W, 3]; grey, palette and CMYK pictures become RGB.
 
+    Args:
+        data: the file.
+        name: for messages.
+        side: the height and width that it must have (`small_side`).
+
     Raises:
-        ValueError: it is damaged or no picture.
+        ValueError: it is damaged, no picture, of more than 8 bits, or not of that size.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(picture.convert("RGB"))
+            if picture.mode.startswith(("I", "F")):  # PIL would clip at 255, silently
+                raise ValueError(f"mode {picture.mode}, more than 8 bits a channel")
+            pixels = np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"picture {name} cannot be read ({reason}): mend or remove it") from None
+    if side is not None and pixels.shape[:2] != (side, side):
+        height, width, _ = pixels.shape
+        raise ValueError(
+            f"picture {name} has {height}x{width} pixels, the others {side}x{side}, and such small "
+            "pictures are not resized: mend or remove it"
+        )
+    return pixels
+
+
+def small_side(data: Callable[[int], bytes], count: int) -> int | None:
+    """The side of pictures that are all square, of one size and at most 64 px; None otherwise.
+
+    Such sets (CIFAR, Tiny-ImageNet) stay untouched; all others are photographs. The headers of a
+    few pictures decide, and `decode_rgb` holds the rest to it.
+
+    Args:
+        data: gives picture file `index`.
+        count: how many there are.
+    """
+    sizes: set[tuple[int, int]] = set()
+    for index in sorted({i * count // LOOKED_AT for i in range(LOOKED_AT)}):
+        try:
+            with Image.open(io.BytesIO(data(index))) as picture:
+                sizes.add(picture.size)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            continue  # named when it is its turn
+        if len(sizes) > 1 or picture.width != picture.height or picture.width > SMALL:
+            return None
+    return sizes.pop()[0] if sizes else None
 
 
 def check_labels(
@@ -82,8 +125,11 @@ def existing(path: Path, spec: str) -> Path:
     """`path` if it is there.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not, with the nearest name beside it.
     """
     if not path.exists():
-        raise ValueError(f"data {spec!r}: {path} does not exist")
+        beside = [other.name for other in path.parent.glob("*")]
+        near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.6)
+        mend = f": did you mean {path.with_name(near[0])}?" if near else ""
+        raise ValueError(f"data {spec}: {path} does not exist{mend}")
     return path
