@@ -13,9 +13,9 @@ sources:
 
 presets:
   exact   uint8 pixels as PIL gives them: what is certified. Photographs: shorter side 256,
-          middle 224 x 224 (scaled with --size). Smaller data sets are untouched.
-  train   room for random crops. Photographs: shorter side 256, JPEG quality 90. Smaller data
-          sets are untouched.
+          middle 224 x 224 (scaled with --size). Data of one small size is untouched.
+  train   room for random crops. Photographs: shorter side 256, JPEG quality 90. Data of one
+          small size is untouched.
 """  # noqa: E501
 
 import argparse
@@ -32,8 +32,8 @@ def main() -> int:
     parser.add_argument("--split", required=True, choices=("train", "val"))
     parser.add_argument("--preset", required=True, choices=("train", "exact"))
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.beton")
-    parser.add_argument("--size", type=int, default=224, help="side of photographs (224)")
-    parser.add_argument("--workers", type=int, default=0, help="processes (all cores)")
+    parser.add_argument("--size", type=int, help="side of photographs (224)")
+    parser.add_argument("--workers", type=int, default=0, help="threads (all cores)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     words = parser.parse_args()
 

@@ -1,8 +1,10 @@
-"""Reading .beton files through NumPy: header, labels, and pictures stored as raw pixels.
+"""FFCV's .beton format, and reading it through NumPy: labels, and pictures stored as raw pixels.
 
 Notable:
 - FFCV is not needed. Validation and certification read raw pixels only, and a machine without FFCV
-  can train from them.
+  can train from them. `beton_writer.py` writes the same records; tests hold both against FFCV.
+- A file is: header, field descriptions, one record a sample, then pages of pixels or JPEGs, of
+  which none crosses the end of its page, then the allocation table (sample, place, length).
 - A file that is not whole is refused when it is opened: FFCV would read beyond its end.
 - Beside `x.beton` lies `x.beton.json`, the data card (class names, counts, content hash). The
   pixels and labels are always those of the .beton itself.
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+VERSION = 2
 HEADER = np.dtype(
     [
         ("version", "<u2"),
@@ -29,11 +32,29 @@ HEADER = np.dtype(
     align=True,
 )
 FIELD = np.dtype([("type", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)], align=True)
-TABLE_ENTRY_BYTES = 24
+TABLE_ENTRY = np.dtype([("sample", "<u8"), ("place", "<u8"), ("length", "<u8")])
 INT, RGB, NDARRAY = 1, 2, 4
+"""Types of fields."""
 RGB_RECORD = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("place", "<u8")])
-RAW = 1
-"""Mode of a picture stored as pixels; 0 is JPEG."""
+JPEG, RAW = 0, 1
+"""Modes of a picture in an RGB field."""
+MOST_CLASSES = 1_000_000
+"""A label beyond this is damage."""
+_RECORDS: dict[int, Any] = {INT: "<i8", RGB: RGB_RECORD, NDARRAY: "<u8"}
+
+
+def record_type(fields: dict[str, int]) -> np.dtype[Any]:
+    """The record of one sample, of fields {name: type} in order."""
+    return np.dtype([(name, _RECORDS[kind]) for name, kind in fields.items()], align=True)
+
+
+def array_arguments(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """How an NDARRAY field describes uint8 arrays of a shape, [1024] uint8."""
+    lengths = np.zeros(32, "<u8")
+    lengths[: len(shape)] = shape
+    type_text = b'[["", "|u1"]]'
+    described = lengths.tobytes() + np.array(len(type_text), "<u8").tobytes() + type_text
+    return np.frombuffer(described.ljust(1024, b"\0"), np.uint8)
 
 
 def card_path(beton: Path) -> Path:
@@ -69,10 +90,10 @@ class BetonFile:
         self._bytes = np.memmap(path, np.uint8, "r")
         header = self._view(0, HEADER, 1)[0]
         count = int(header["num_samples"])
-        if header["version"] != 2 or header["num_fields"] != 2 or count == 0:
+        if header["version"] != VERSION or header["num_fields"] != 2 or count == 0:
             raise ValueError(f"{path} is not a .beton file with the fields image and label")
         # The table is written at the end of the file and its place last of all.
-        if header["table"] == 0 or size < int(header["table"]) + TABLE_ENTRY_BYTES * count:
+        if header["table"] == 0 or size < int(header["table"]) + TABLE_ENTRY.itemsize * count:
             raise self._incomplete()
         self._read_fields(count)
         self.class_names = self._names_of_classes()
@@ -85,14 +106,15 @@ class BetonFile:
             raise ValueError(
                 f"{self.path} has the fields {kinds}, not an image and an integer label"
             )
-        types: dict[int, Any] = {INT: "<i8", RGB: RGB_RECORD, NDARRAY: "<u8"}
-        record = np.dtype([(name, types[kinds[name]]) for name in names], align=True)
-        samples = self._view(HEADER.itemsize + fields.nbytes, record, count)
+        samples = self._view(HEADER.itemsize + fields.nbytes, record_type(kinds), count)
         self.labels = samples["label"].astype(np.int64)
         image = samples["image"]
         if kinds["image"] == NDARRAY:
-            shape = fields[names.index("image")]["arguments"][:256].copy().view("<u8")
-            height, width, self.channels = (int(length) for length in shape[:3])
+            arguments = fields[names.index("image")]["arguments"]
+            height, width, channels = arguments[:24].copy().view("<u8").tolist()
+            if not np.array_equal(arguments, array_arguments((height, width, channels))):
+                raise ValueError(f"{self.path} holds arrays that are not uint8 [H, W, C]")
+            self.channels = channels
             self.heights, self.widths = np.full(count, height), np.full(count, width)
             self._places, self._is_raw = image.astype(np.int64), np.ones(count, bool)
         else:
@@ -136,14 +158,20 @@ class BetonFile:
     def _names_of_classes(self) -> tuple[str, ...]:
         """From the data card; without one, the numbers up to the largest label."""
         card = card_path(self.path)
-        largest = int(self.labels.max())
+        smallest, largest = int(self.labels.min()), int(self.labels.max())
+        if smallest < 0 or largest >= MOST_CLASSES:
+            wrong = smallest if smallest < 0 else largest
+            raise ValueError(
+                f"{self.path} has the label {wrong}, it is damaged: write it again with "
+                "tools/write_beton.py"
+            )
         if not card.is_file():
             return tuple(map(str, range(largest + 1)))
         try:
             names = tuple(str(name) for name in json.loads(card.read_text())["class_names"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"data card {card} cannot be read ({error}): remove it") from None
-        if int(self.labels.min()) < 0 or largest >= len(names):
+        if largest >= len(names):
             raise ValueError(
                 f"{self.path} has the label {largest}, but its data card {card.name} names "
                 f"{len(names)} classes: write both again with tools/write_beton.py"

@@ -2,35 +2,39 @@
 
 Notable:
 - Nothing appears under the final name before it is whole: the file is written beside it, read back,
-  hashed, and renamed. A killed writer leaves `NAME.beton.partial`, which the next one overwrites.
+  hashed, and renamed. A killed writer leaves `NAME.beton.partial`, which the next one overwrites;
+  two writers of one file exclude each other.
 - The size is estimated first, and a disk that is too short is refused before the first byte.
-- A picture that cannot be read ends the writing with its name (`ffcv_writer.py`).
+- A picture that cannot be read ends the writing with its name.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import io
+import fcntl
 import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
 
 from pipeline.data.beton import BetonFile, card_path, read_beton
+from pipeline.data.beton_writer import encode_jpeg, page_size, write_samples
 from pipeline.data.content import ContentHash
 from pipeline.data.pixels import exact_photo, train_photo
 from pipeline.data.sources import Source, Split, open_source
+from pipeline.data.workers import worker_count
 from pipeline.progress import ProgressBar, say
 
 Preset = Literal["train", "exact"]
 JPEG_QUALITY = 90
+PHOTO_SIZE = 224
 SAMPLED_FOR_ESTIMATE = 16
 
 
@@ -47,12 +51,12 @@ class Pictures:
         image = self.source.image(index)
         if self.source.photographs:
             image = (exact_photo if self.preset == "exact" else train_photo)(image, self.size)
-        return np.ascontiguousarray(image), int(self.source.labels[index])
+        return image, int(self.source.labels[index])
 
     @property
-    def compressed(self) -> bool:
-        """Stored as JPEG: photographs for training. Everything else is stored as it is."""
-        return self.source.photographs and self.preset == "train"
+    def jpeg_quality(self) -> int | None:
+        """Photographs for training are stored as JPEG; everything else as it is."""
+        return JPEG_QUALITY if self.source.photographs and self.preset == "train" else None
 
 
 def write_beton(
@@ -60,7 +64,7 @@ def write_beton(
     split: Split,
     preset: Preset,
     out: Path,
-    size: int = 224,
+    size: int | None = None,
     workers: int = 0,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -71,8 +75,8 @@ def write_beton(
         split: which part.
         preset: `exact` for what is certified, `train` for what is augmented.
         out: the file; its data card goes beside it.
-        size: side of the images that photographs become.
-        workers: processes that read and encode; 0 takes the cores there are.
+        size: side of the images that photographs become, 224 if not given.
+        workers: threads that read and compress; 0 takes the cores there are.
         force: replace an existing file.
 
     Returns:
@@ -85,56 +89,73 @@ def write_beton(
         raise ValueError(f"--out {out} must end in .beton: the loaders know the format by that")
     if out.exists() and not force:
         raise ValueError(f"{out} exists: give --force to replace it, or another --out")
-    if size < 1:
-        raise ValueError(f"--size {size} must be at least 1")
-    if not importlib.util.find_spec("ffcv"):
-        raise ValueError(
-            "FFCV is needed to write .beton files and is not installed: as root run make setup; "
-            "training and certification also read the source itself"
-        )
     source = open_source(spec, split)
+    pictures = Pictures(source, preset, _image_size(source, size))
     if source.passed_over:
         say(f"passed over, not in a class folder: {', '.join(source.passed_over)}")
-    pictures = Pictures(source, preset, size)
     _require_room(out, estimated_bytes(pictures), len(pictures))
-
-    from pipeline.data.ffcv_writer import write_samples
-
-    partial = out.with_name(out.name + ".partial")
-    card_partial = card_path(partial)
     try:
-        write_samples(
-            partial, pictures, JPEG_QUALITY if pictures.compressed else None,
-            workers or len(os.sched_getaffinity(0)),
-        )  # fmt: skip
-        card = _data_card(spec, split, pictures, read_beton(partial))
-        card_partial.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-        for path in (partial, card_partial):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        card_partial.replace(card_path(out))
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-        card_partial.unlink(missing_ok=True)
+        with _partial(out) as (partial, file):
+            write_samples(file, pictures, pictures.jpeg_quality, worker_count(workers))
+            os.fsync(file.fileno())
+            card = _data_card(spec, split, pictures, read_beton(partial))
+            out.unlink(missing_ok=True)  # a new card must never lie beside the old file
+            _write_card(card, card_path(out))
+            partial.replace(out)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from None
     return card
+
+
+def _image_size(source: Source, size: int | None) -> int:
+    """Side of the stored images, or what they are cropped to.
+
+    Raises:
+        ValueError: the size is no size, or not the one that a data set of one size has.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"--size {size} must be at least 1")
+    if source.photographs:
+        return size or PHOTO_SIZE
+    own = source.image(0).shape[0]
+    if size not in (None, own):
+        raise ValueError(
+            f"--size {size}: these images have {own} pixels a side and are stored untouched: leave "
+            "--size out"
+        )
+    return own
+
+
+@contextmanager
+def _partial(out: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """The empty file to write, under another name and locked; gone after an error."""
+    partial = out.with_name(out.name + ".partial")
+    with partial.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"--out {out} is being written by another process") from None
+        try:
+            with partial.open("w+b") as file:
+                yield partial, file
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def estimated_bytes(pictures: Pictures) -> int:
     """Size of the file to be, from a few of its pictures."""
     count = len(pictures)
     chosen = sorted({i * count // SAMPLED_FOR_ESTIMATE for i in range(SAMPLED_FOR_ESTIMATE)})
-    sizes = []
-    for index in chosen:
-        image, _ = pictures[index]
-        if pictures.compressed:
-            encoded = io.BytesIO()
-            Image.fromarray(image).save(encoded, "JPEG", quality=JPEG_QUALITY)
-            sizes.append(len(encoded.getvalue()))
-        else:
-            sizes.append(image.nbytes)
+    images = [pictures[index][0] for index in chosen]
+    quality = pictures.jpeg_quality
+    stored = [
+        image.nbytes if quality is None else len(encode_jpeg(image, quality)) for image in images
+    ]
+    page = page_size(images[0].nbytes)
+    pages = -(-count // max(1, int(page // np.mean(stored))))
     records_and_table = 64 * count
-    return int(count * np.mean(sizes)) + records_and_table + 4 * 2**20  # pages never full
+    return (pages + 1) * page + records_and_table
 
 
 def _require_room(out: Path, needed: int, count: int) -> None:
@@ -162,6 +183,7 @@ def _data_card(spec: str, split: Split, pictures: Pictures, written: BetonFile) 
         "source": spec,
         "split": split,
         "preset": pictures.preset,
+        "size": pictures.size,
         "num_samples": len(written),
         "image_shape": [written.channels, *shapes.pop()] if len(shapes) == 1 else None,
         "class_names": list(names),
@@ -170,6 +192,19 @@ def _data_card(spec: str, split: Split, pictures: Pictures, written: BetonFile) 
         "passed_over": list(pictures.source.passed_over),
         "pillow": PIL.__version__,
     }
+
+
+def _write_card(card: dict[str, Any], path: Path) -> None:
+    """Write beside, and rename."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w") as file:
+            file.write(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _content_sha256(written: BetonFile) -> str:

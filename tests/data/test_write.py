@@ -1,22 +1,26 @@
 """Writing and reading back .beton files; what goes wrong leaves nothing behind."""
 
+import errno
+import hashlib
+import io
 import json
+import multiprocessing
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
 from pipeline.data import write
-from pipeline.data.beton import read_beton
+from pipeline.data.beton import FIELD, HEADER, read_beton
+from pipeline.data.beton_writer import write_samples
 from pipeline.data.content import ContentHash
 from pipeline.data.pixels import exact_photo, train_photo
 from pipeline.data.sources import open_source
 from tests.data.test_sources import make_folder, png, save_npz
 from tests.shared_data import shared_file
-
-pytest.importorskip("ffcv")
 
 PHOTOS = {f"train/{name}/{i}.png": png(40 + i, 60, seed=i) for name in "ab" for i in range(3)}
 
@@ -59,18 +63,115 @@ def test_photographs_for_training_are_jpegs_of_the_resized_picture(tmp_path: Pat
         written.image(0)
 
 
-def test_the_content_does_not_depend_on_the_workers(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)
-    spec = save_npz(tmp_path, image=images, label=np.arange(300) % 7)
-    cards = [
-        write.write_beton(spec, "train", "exact", tmp_path / f"{n}.beton", workers=n)
-        for n in (1, 3)
-    ]
-    assert cards[0] == cards[1]
-    for number in (1, 3):
-        written = read_beton(tmp_path / f"{number}.beton")
-        assert all(np.array_equal(written.image(i), images[i]) for i in range(300))
+@pytest.mark.parametrize("preset", ["exact", "train"])
+def test_the_bytes_do_not_depend_on_the_workers(
+    tmp_path: Path, preset: write.Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "worker_count", lambda asked: asked)  # more than there are cores
+    files = {f"{name}/{i}.png": png(40 + i, 60, seed=i) for name in "ab" for i in range(20)}
+    spec = f"folder:{make_folder(tmp_path / 'photos', files)}"
+    digests = set()
+    for workers in (1, 2, 7):
+        out = tmp_path / f"{workers}.beton"
+        write.write_beton(spec, "train", preset, out, size=28, workers=workers)
+        digests.add(hashlib.sha256(out.read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_images_of_many_pages(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (24, 330, 340, 3), dtype=np.uint8)
+    card = write.write_beton(
+        save_npz(tmp_path, image=images, label=np.arange(24) % 7),
+        "train", "exact", tmp_path / "big.beton",
+    )  # fmt: skip
+    written = read_beton(tmp_path / "big.beton")
+    assert all(np.array_equal(written.image(i), images[i]) for i in range(24))
+    assert written.labels.tolist() == [i % 7 for i in range(24)]
+    assert card["image_shape"] == [3, 330, 340]
+
+
+def test_the_estimate_is_near(tmp_path: Path) -> None:
+    files = {f"{name}/{i}.png": png(60, 90, seed=i) for name in "ab" for i in range(30)}
+    spec = f"folder:{make_folder(tmp_path / 'photos', files)}"
+    source = open_source(spec, "train")
+    presets: tuple[write.Preset, ...] = ("exact", "train")
+    for preset in presets:
+        out = tmp_path / f"{preset}.beton"
+        estimate = write.estimated_bytes(write.Pictures(source, preset, 224))
+        write.write_beton(spec, "train", preset, out, size=224)
+        assert out.stat().st_size <= estimate <= 1.2 * out.stat().st_size
+
+
+def test_ffcv_reads_what_is_written(tmp_path: Path) -> None:
+    """The tables, by FFCV's own reader; its loader is tried in test_ffcv_loader.py."""
+    pytest.importorskip("ffcv")
+    from ffcv.fields import IntField, NDArrayField, RGBImageField
+    from ffcv.reader import Reader
+
+    spec = f"folder:{make_folder(tmp_path / 'photos', PHOTOS)}"
+    write.write_beton(spec, "train", "train", tmp_path / "jpg.beton", size=28)
+    write.write_beton(spec, "train", "exact", tmp_path / "raw.beton", size=28)
+    write.write_beton("digits", "val", "exact", tmp_path / "grey.beton")
+    for name, mode in (("jpg", 0), ("raw", 1), ("grey", None)):
+        reader, ours = (
+            Reader(str(tmp_path / f"{name}.beton")),
+            read_beton(tmp_path / f"{name}.beton"),
+        )
+        assert reader.num_samples == len(ours)
+        assert list(reader.handlers) == ["image", "label"]
+        image, label = reader.handlers.values()
+        assert isinstance(label, IntField)
+        assert reader.metadata["f1"].tolist() == ours.labels.tolist()
+        places = reader.metadata["f0"] if mode is None else reader.metadata["f0"]["data_ptr"]
+        table = reader.alloc_table
+        assert table["sample_id"].tolist() == list(range(len(ours)))
+        assert table["ptr"].tolist() == places.tolist()
+        pages = table["ptr"] // reader.page_size
+        assert pages.min() > 0
+        last = (table["ptr"] + table["size"] - 1) // reader.page_size
+        assert np.array_equal(pages, last), "nothing crosses a page"
+        assert (tmp_path / f"{name}.beton").stat().st_size == (
+            reader.header["alloc_table_ptr"] + table.nbytes
+        )
+        if mode is None:
+            assert isinstance(image, NDArrayField)
+            assert (image.shape, image.dtype) == ((8, 8, 1), np.dtype("u1"))
+        else:
+            assert isinstance(image, RGBImageField)
+            assert (reader.metadata["f0"]["mode"] == mode).all()
+
+
+def test_ffcv_decodes_what_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("ffcv")
+    from ffcv.libffcv import imdecode  # noqa: F401  (FFCV and its libraries can be loaded)
+
+    from pipeline.config import DataConfig
+    from pipeline.data.loader import open_train_loader
+    from pipeline.distributed import World
+
+    spec = f"npz:{shared_file('tiny_imagenet_64_jpeg_10k_2k.npz')}"
+    with np.load(shared_file("tiny_imagenet_64_jpeg_10k_2k.npz")) as archive:
+        stop = archive["val_offsets"][40]
+        spec = save_npz(
+            tmp_path,
+            train_bytes=archive["val_bytes"][:stop],
+            train_offsets=archive["val_offsets"][:41],
+            y_train=archive["y_val"][:40],
+        )
+    write.write_beton(spec, "train", "train", tmp_path / "t.beton")
+    source, world = open_source(spec, "train"), World(0, 1, 0)
+    data = DataConfig(train=str(tmp_path / "t.beton"), backend="ffcv", workers=1)
+    loader = open_train_loader(data, 64, 20, 0, world)
+    try:
+        for batch in loader.epoch(0):
+            for image, label, index in zip(
+                batch.images, batch.labels, batch.sample_ids, strict=True
+            ):
+                expected = source.image(int(index))
+                assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
+                assert label == source.labels[index]
+    finally:
+        loader.close()
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -96,25 +197,50 @@ def test_a_picture_that_goes_bad_while_workers_run_ends_it(
     assert left_behind(tmp_path) == []
 
 
-class Dying:
-    """Samples that kill the process which reads the last of them."""
-
-    def __len__(self) -> int:
-        return 100
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        if index == 99:
-            import os
-
-            os._exit(9)
-        return np.zeros((2, 2, 3), np.uint8), 0
+def write_to(place: str, entered: "multiprocessing.synchronize.Event") -> None:
+    """What another process does: begin to write, and be long about it."""
+    with write._partial(Path(place)):
+        entered.set()
+        multiprocessing.Event().wait(60)
 
 
-def test_a_killed_worker_ends_it(tmp_path: Path) -> None:
-    from pipeline.data.ffcv_writer import write_samples
+def test_two_writers_of_one_file_exclude_each_other(tmp_path: Path) -> None:
+    out, context = tmp_path / "d.beton", multiprocessing.get_context("spawn")
+    entered = context.Event()
+    other = context.Process(target=write_to, args=(str(out), entered))
+    other.start()
+    try:
+        assert entered.wait(60)
+        with pytest.raises(ValueError, match="is being written by another process"):
+            write.write_beton("digits", "val", "exact", out)
+        assert left_behind(tmp_path) == ["d.beton.partial"]
+    finally:
+        other.kill()
+        other.join()
+    write.write_beton("digits", "val", "exact", out)  # a killed writer's file is taken over
+    assert left_behind(tmp_path) == ["d.beton", "d.beton.json"]
 
-    with pytest.raises(ValueError, match=r"ended with status 9.*fewer --workers"):
-        write_samples(tmp_path / "x.beton", Dying(), None, 2)
+
+class Full(io.BytesIO):
+    """A file on a disk with room for 3 MB."""
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        if self.tell() > 3_000_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_disk_that_fills_up_while_writing_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_full_disk(_: BinaryIO, *rest: object) -> None:
+        write_samples(Full(), *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(write, "write_samples", on_full_disk)
+    spec = save_npz(tmp_path, image=np.zeros((70, 128, 128, 3), np.uint8), label=np.zeros(70, int))
+    with pytest.raises(ValueError, match=r"x\.beton cannot be written: No space left"):
+        write.write_beton(spec, "train", "exact", tmp_path / "x.beton", workers=2)
+    assert left_behind(tmp_path) == []
 
 
 def test_a_full_disk_is_refused_before_the_first_byte(
@@ -160,6 +286,43 @@ def test_a_file_whose_writer_was_killed_is_refused(digits: Path, tmp_path: Path)
     half.write_bytes(data)
     with pytest.raises(ValueError, match="incomplete"):
         read_beton(half)
+
+
+def test_a_damaged_head_never_crashes(digits: Path, tmp_path: Path) -> None:
+    """Random bytes in the header, the fields and the records: a ValueError or a picture."""
+    rng = np.random.default_rng(0)
+    broken = Path(shutil.copy(digits, tmp_path / "b.beton"))
+    head = digits.read_bytes()[: HEADER.itemsize + 2 * FIELD.itemsize + 16 * 360]
+    refused = 0
+    for _ in range(300):
+        changed = bytearray(head)
+        for place in rng.integers(0, rng.choice([24, 60, len(head)]), 3):
+            changed[place] = rng.integers(256)
+        with broken.open("r+b") as file:
+            file.write(changed)
+        try:
+            beton = read_beton(broken)
+            for index in range(len(beton)):
+                assert beton.image(index).dtype == np.uint8
+        except ValueError as error:
+            assert "b.beton" in str(error)
+            refused += 1
+    assert 150 < refused < 300
+
+
+def test_arrays_of_another_type_are_refused(digits: Path, tmp_path: Path) -> None:
+    changed = bytearray(digits.read_bytes())
+    place = changed.index(b'[["", "|u1"]]')
+    changed[place : place + 13] = b'[["", "|i1"]]'
+    (tmp_path / "i.beton").write_bytes(changed)
+    with pytest.raises(ValueError, match="arrays that are not uint8"):
+        read_beton(tmp_path / "i.beton")
+
+
+def test_a_size_that_is_not_the_images_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--size 32: these images have 8 pixels a side"):
+        write.write_beton("digits", "val", "exact", tmp_path / "d.beton", size=32)
+    write.write_beton("digits", "val", "exact", tmp_path / "d.beton", size=8)
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ def test_help_has_examples() -> None:
 
 
 def test_digits_from_the_command_line(tmp_path: Path) -> None:
-    pytest.importorskip("ffcv")
     out = tmp_path / "new" / "digits.beton"
     done = write_beton(
         "--source", "digits", "--split", "val", "--preset", "exact", "--out", out, "--workers", "2"
@@ -51,7 +50,6 @@ def test_digits_from_the_command_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, source: str, out: str, sentence: str) -> None:
-    pytest.importorskip("ffcv")
     done = write_beton(
         "--source", source, "--split", "val", "--preset", "exact", "--out", tmp_path / out
     )
@@ -61,23 +59,27 @@ def test_a_mistake_is_one_line(tmp_path: Path, source: str, out: str, sentence: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
-    pytest.importorskip("ffcv")
+def test_a_killed_writer_leaves_nothing_under_the_final_name_and_nothing_running(
+    tmp_path: Path,
+) -> None:
     images = np.zeros((20_000, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "a.npz", image=images, label=np.zeros(20_000, int))
     out = tmp_path / "a.beton"
     words = ["--source", f"npz:{tmp_path / 'a.npz'}", "--split", "train", "--preset", "train"]
     writer = subprocess.Popen(
         [*TOOL, *words, "--out", str(out)],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     partial = out.with_name("a.beton.partial")
-    while not partial.exists() and writer.poll() is None:
+    while not (partial.exists() and partial.stat().st_size) and writer.poll() is None:
         time.sleep(0.01)
-    os.killpg(writer.pid, signal.SIGKILL)
+    os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     assert not out.exists()
-    assert partial.exists(), "killed while it was writing"
+    left = partial.stat().st_size
+    assert left, "killed while it was writing"
+    time.sleep(0.5)
+    assert partial.stat().st_size == left, "somebody goes on writing"
     done = write_beton(*words, "--out", out)
     assert done.returncode == 0, done.stderr
     assert len(read_beton(out)) == 20_000
