@@ -45,13 +45,20 @@ def estimate_norms(network: ExportedNetwork, world: World = ALONE) -> list[float
     return _divided("power iteration", network, power_iteration_norm, world)
 
 
+def share_of_layers(network: ExportedNetwork, world: World) -> list[int]:
+    """Numbers of this rank's layers. Those with weights, the costly ones, are dealt first."""
+    layers = network.layers
+    by_cost = sorted(range(len(layers)), key=lambda number: not layers[number].tensors())
+    return by_cost[world.rank :: world.size]
+
+
 def _divided(
     title: str, network: ExportedNetwork, function: Callable[[ExportedLayer], T], world: World
 ) -> list[T]:
-    """`function` of every layer, in order, layer l computed by rank l % world."""
+    """`function` of every layer, in order, each computed by one rank."""
     mine: dict[int, T] = {}
     failure: Exception | None = None
-    numbers = range(world.rank, len(network.layers), world.size)
+    numbers = share_of_layers(network, world)
     try:
         with ProgressBar(title, total=len(numbers), unit="layer") as bar:
             for number in numbers:
@@ -62,7 +69,7 @@ def _divided(
     if world.size == 1:
         if failure is not None:
             raise failure
-        return list(mine.values())
+        return [mine[number] for number in range(len(network.layers))]
     distributed.raise_together(failure)
     found: dict[int, T] = {}
     for part in distributed.gather_objects(mine):

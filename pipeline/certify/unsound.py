@@ -18,10 +18,11 @@ from pipeline.certify.radius import Floats
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.network import ExportedNetwork
 
-ITERATIONS = 500
-"""Most iterations, as many as the published code uses at evaluation."""
-TOLERANCE = 1e-7
-"""Converged when the estimate grows by less than this share in each of `PATIENCE` iterations."""
+STEPS = 200
+"""Most products WᵀW v for a layer."""
+TOLERANCE = 1e-6
+"""Converged when the estimate moves by less than this share in each of `PATIENCE` steps; a smaller
+one would drown in float32."""
 PATIENCE = 5
 SEED = 0
 
@@ -66,26 +67,38 @@ def unsound_radii(scores: Floats, lipschitz: float) -> Floats:
 
 
 def power_iteration_norm(layer: ExportedLayer) -> float:
-    """Power iteration on the linear part of one layer, in float32.
+    """Converged power iteration on the linear part W of one layer, in float32.
 
-    The layer's own forward and its derivative are all that is used, so any affine kind will do. An
-    exact layer (MinMax, flatten) is a contraction by comparison and counts 1.
+    As Lanczos does it: the products WᵀW v of a power iteration are kept, and the estimate is the
+    largest over all that they span. It is never lower than that of the plain iteration, and there
+    in a tenth of the products. Only the layer's forward and its derivative are used, so any affine
+    kind will do; an exact layer (MinMax, flatten) is a contraction by comparison and counts 1.
     """
     if layer.rounding() is None:
         return 1.0
-    generator = torch.Generator().manual_seed(SEED)
-    vector = torch.randn(1, *layer.input_shape, generator=generator)
+    size = math.prod(layer.input_shape)
+    steps = min(STEPS, size)
     with torch.no_grad():
-        offset = layer.forward(torch.zeros_like(vector))
+        offset = layer.forward(torch.zeros(1, *layer.input_shape))
+    basis = torch.zeros(steps, size)  # orthonormal rows
+    start = torch.randn(size, generator=torch.Generator().manual_seed(SEED))
+    basis[0] = start / torch.linalg.vector_norm(start)
+    tridiagonal = np.zeros((steps, steps))
     estimate, calm = 0.0, 0
-    for _ in range(ITERATIONS):
-        vector = (vector / torch.linalg.vector_norm(vector)).requires_grad_()
+    for step in range(steps):
+        vector = basis[step].reshape(1, *layer.input_shape).clone().requires_grad_()
         image = layer.forward(vector) - offset
-        before, estimate = estimate, float(torch.linalg.vector_norm(image.detach()))
-        if estimate == 0:
-            return 0.0
+        product = torch.autograd.grad(image, vector, image.detach())[0].flatten()
+        tridiagonal[step, step] = basis[step] @ product
+        before = estimate
+        estimate = math.sqrt(max(0.0, np.linalg.eigvalsh(tridiagonal)[-1]))
         calm = calm + 1 if abs(estimate - before) <= TOLERANCE * estimate else 0
-        if calm == PATIENCE:
+        known = basis[: step + 1]
+        for _ in range(2):  # the second time takes away what float32 left the first time
+            product = product - known.T @ (known @ product)
+        length = float(torch.linalg.vector_norm(product))
+        if calm == PATIENCE or step + 1 == steps or length <= TOLERANCE * estimate**2:
             break
-        (vector,) = torch.autograd.grad(image, vector, image.detach() / estimate)
+        basis[step + 1] = product / length
+        tridiagonal[step, step + 1] = tridiagonal[step + 1, step] = length
     return estimate

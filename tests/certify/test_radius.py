@@ -45,6 +45,15 @@ def test_plain_rounding_would_exceed_the_quotient() -> None:
     assert too_large > 200
 
 
+def test_both_roundings_are_downward() -> None:
+    """With generic numbers both operations are inexact, and both may round the wrong way."""
+    rng = np.random.default_rng(1)
+    margin, k, delta = rng.uniform(1, 2, 20_000), rng.uniform(1, 2, 20_000), rng.random(20_000)
+    radius = signed_radius(margin, delta, k)
+    for m, d, constant, r in zip(*(a.tolist() for a in (margin, delta, k, radius)), strict=True):
+        assert Fraction(r) * Fraction(constant) <= Fraction(m) - Fraction(d)
+
+
 def test_a_constant_margin_decides_alone() -> None:
     assert one(1.0, 0.5, 0.0) == math.inf
     assert one(0.5, 0.5, 0.0) == -math.inf

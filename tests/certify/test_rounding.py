@@ -3,14 +3,18 @@
 from fractions import Fraction
 from types import SimpleNamespace
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
 from pipeline.certify.bounds import prove_bounds
-from pipeline.certify.lipschitz_certifier import LipschitzCertifier
+from pipeline.certify.lipschitz_certifier import PIXELS, LipschitzCertifier
 from pipeline.certify.rounding import LayerError, norm_upper, scale_up
+from pipeline.layers.dense import ExportedDense
 from pipeline.layers.exported import ExportedLayer, Rounding
+from pipeline.layers.flatten import ExportedFlatten
+from pipeline.layers.head import ExportedHead
 from pipeline.layers.network import ExportedNetwork
 from tests.certify.small import (
     exact_layer,
@@ -125,6 +129,57 @@ def test_delta_covers_the_rounding_of_the_pixels() -> None:
     certifier = LipschitzCertifier(network, prove_bounds(network))
     images = np.arange(1, 256, dtype=np.uint8).reshape(-1, 1, 1, 1)
     assert worst_ratio(certifier, network, images) > 0.1
+
+
+def test_delta_covers_errors_that_cancellation_lays_bare() -> None:
+    """A trunk orthogonal to the image: tiny output, wrong by what its large terms rounded."""
+    head = ExportedHead(np.array([[1.0], [-1.0]], np.float32), np.zeros(2, np.float32))
+    ratios = []
+    for seed in range(10):
+        images = random_images(seed, 1)[0]
+        image = images.ravel() / 255
+        weight = 1e4 * np.random.default_rng(seed).standard_normal(16)
+        weight -= (weight @ image) / (image @ image) * image
+        weight = weight.astype(np.float32).reshape(1, 16)
+        trunk = ExportedDense("dense", (16,), weight, np.zeros(1, np.float32))
+        network = ExportedNetwork((ExportedFlatten("flatten", (1, 4, 4)), trunk), head, (1, 4, 4))
+        certifier = LipschitzCertifier(network, prove_bounds(network))
+        ratios.append(worst_ratio(certifier, network, images))
+    assert max(ratios) > 0.01
+
+
+def test_delta_is_the_formula_of_the_document() -> None:
+    """docs/certificate.md §5, worked out again with 60 digits."""
+    network = small_network(9)
+    bounds = prove_bounds(network)
+    certifier = LipschitzCertifier(network, bounds)
+    images = random_images(9, 5)[0]
+    verdicts = certifier.certify(torch.from_numpy(images), torch.zeros(5, dtype=torch.int64))
+    with mpmath.workdps(60):
+        u = mpmath.mpf(2) ** -53
+
+        def gamma(n: int) -> mpmath.mpf:
+            return n * u / (1 - n * u)
+
+        def norm(values: np.ndarray) -> mpmath.mpf:
+            return mpmath.norm([mpmath.mpf(float(v)) for v in values.ravel()])
+
+        weight, bias = network.head.weight, network.head.bias
+        for row, image in enumerate(images):
+            x = PIXELS[torch.from_numpy(image[None]).long()]
+            error = u * norm(x.numpy()) * (1 + 2 * u)
+            for layer, bound in zip(network.layers, bounds, strict=True):
+                if (r := layer.rounding()) is not None:
+                    size = r.abs_norm * norm(x.numpy()) + r.bias_norm
+                    error = bound.value * error + gamma(r.fan_in + 1) * size
+                x = layer.forward(x)
+            j, i = verdicts.predict[row], verdicts.binding[row]
+            rho = sum(
+                gamma(7) * (norm(weight[c]) * norm(x.numpy()) + abs(float(bias[c]))) for c in (j, i)
+            )
+            distance = norm(weight[j].astype(np.float64) - weight[i])
+            formula = distance * error + rho + u * abs(verdicts.margin[row])
+            assert formula <= verdicts.delta[row] <= formula * (1 + 1e-10)
 
 
 def test_delta_survives_a_bias_of_a_million() -> None:
