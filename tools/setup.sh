@@ -68,7 +68,7 @@ if [ $ffcv = with-ffcv ]; then
   pip install --no-deps --no-build-isolation "ffcv==$FFCV" || ffcv=without-ffcv
 fi
 pip install --no-deps --no-build-isolation -e . || fail "could not install certline"
-[ $ffcv = with-ffcv ] || say "FFCV is not installed, so .beton files cannot be written and data is read by the" \
-  "slower memory backend: as root run 'apt-get install $DEBIAN_PACKAGES', then 'make setup' again."
+[ $ffcv = with-ffcv ] || say "FFCV is not installed, so data is read by the memory backend, which reads no JPEG" \
+  ".beton files: as root run 'apt-get install $DEBIAN_PACKAGES', then 'make setup' again."
 printf '%s' "$state-$ffcv" >"$STAMP"
 say "ready: torch $TORCH ($build), $ffcv"
