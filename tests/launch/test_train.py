@@ -17,6 +17,7 @@ SMALL = [
     "--config", "configs/digits.yaml", "--model.width", "8", "--model.depth", "1",
     "--model.features", "32", "--training.epochs", "2", "--training.warmup-epochs", "0.5",
     "--certification.at-end", "false", "--data.train", "digits", "--data.val", "digits",
+    "--training.batch-size", "64", "--optimizer.lr", "5e-3",
 ]  # fmt: skip
 STEPS = 2 * (1437 // 64)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

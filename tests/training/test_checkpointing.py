@@ -11,7 +11,6 @@ from tests.training.toy import (
     SAMPLES,
     STEPS_PER_EPOCH,
     ToyLoader,
-    on_processes,
     toy_engine,
     toy_loop,
 )
@@ -77,26 +76,6 @@ def test_other_training_data_is_refused(tmp_path: Path) -> None:
     Run(tmp_path, max_steps=1).go()
     with pytest.raises(ValueError, match=r"data.train toy has 69 images, and had 70"):
         Run(tmp_path, samples=69).checkpointing.restore()
-
-
-UNEQUAL = """
-from pathlib import Path
-from tests.training.test_checkpointing import Run, steps
-run = Run(Path(sys.argv[1]))
-if world.rank == 1:
-    run.engine.module.get_buffer("trunk.stem.conv.vector").mul_(2)
-try:
-    run.checkpointing.save(3)
-except RuntimeError as error:
-    assert "'trunk.stem.conv.vector' of rank 1" in str(error)
-    assert steps(Path(sys.argv[1])) == []
-    print(f"refused {world.rank};")
-"""
-
-
-def test_unequal_power_iteration_vectors_are_not_saved(tmp_path: Path) -> None:
-    output = on_processes(2, UNEQUAL, tmp_path, str(tmp_path / "checkpoints"))
-    assert "refused 0;" in output and "refused 1;" in output
 
 
 def test_a_full_disk_is_an_error_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

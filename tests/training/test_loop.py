@@ -1,8 +1,6 @@
 """The loop: reduction, accumulation, processes, schedules, positions, leaving."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,6 @@ from tests.training.toy import (
     STEPS_PER_EPOCH,
     Recorder,
     ToyLoader,
-    on_processes,
     toy_engine,
     toy_loop,
     toy_model,
@@ -180,33 +177,3 @@ def test_a_batch_that_does_not_divide(
         check_batch_size(batch_size, processes, accumulation)
     assert f"training.batch_size {batch_size}" in str(error.value)
     check_batch_size(processes * accumulation * 3, processes, accumulation)
-
-
-TWO = """
-import json
-from tests.training.toy import Recorder, toy_engine, toy_loop
-for accumulation in (1, 2):
-    recorder, engine = Recorder(), toy_engine()
-    toy_loop(engine, [recorder], accumulation=accumulation).run()
-    weights = {n: t.double().sum().item() for n, t in engine.module.state_dict().items()}
-    assert d.gather_objects(weights)[0] == weights, "weights and buffers are equal on the ranks"
-    rows = [(r.loss, r.metrics["correct"], r.gradient_norm, r.lipschitz) for r in recorder.records]
-    assert d.gather_objects(rows)[0] == rows
-    if world.is_main:
-        print("ROWS", json.dumps(rows))
-"""
-
-
-def test_two_processes_make_the_same_steps(tmp_path: Path) -> None:
-    recorder = Recorder()
-    toy_loop(callbacks=[recorder]).run()
-    lines = on_processes(2, TWO, tmp_path).splitlines()
-    found = [json.loads(line.removeprefix("ROWS")) for line in lines if line.startswith("ROWS")]
-    assert len(found) == 2
-    for rows in found:
-        assert len(rows) == FAR == 20
-        for record, (loss, correct, norm, lipschitz) in zip(recorder.records, rows, strict=True):
-            assert loss == pytest.approx(record.loss, rel=1e-4)
-            assert correct == pytest.approx(record.metrics["correct"])
-            assert norm == pytest.approx(record.gradient_norm, rel=1e-3)
-            assert lipschitz == pytest.approx(record.lipschitz, rel=1e-3)

@@ -1,6 +1,5 @@
 """Figure 2b: the share of images whose threatening class changed."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -8,7 +7,7 @@ import torch
 from pipeline.training.callbacks import EpochRecord
 from pipeline.training.threatening import ThreateningClasses
 from pipeline.types import Batch
-from tests.training.toy import on_processes, toy_loop
+from tests.training.toy import toy_loop
 
 CPU = torch.device("cpu")
 KEY = "threatening_class_changed"
@@ -76,24 +75,3 @@ def test_in_training_it_is_a_share() -> None:
     assert shares.shares[0] is None
     assert all(0 <= share <= 1 for share in shares.shares[1:])
     assert any(shares.shares[1:])
-
-
-TWO = """
-from tests.training.test_threatening import CPU, ThreateningClasses, end_epoch, show
-memory = ThreateningClasses(4, CPU)
-show(memory, {0: 1, 1: 1} if world.rank == 0 else {2: 1, 3: 1})
-assert end_epoch(memory) is None
-show(memory, {2: 1} if world.rank == 0 else {1: 2})  # other ranks than before
-saved = {name: tensor.clone() for name, tensor in memory.tensors().items()}
-assert saved["now"].tolist() == [-1, 2, 1, -1] and saved["before"].tolist() == [1] * 4
-memory = ThreateningClasses(4, CPU)
-memory.load_tensors(saved)
-show(memory, {3: 2} if world.rank == 0 else {0: 1})
-assert end_epoch(memory) == 0.5
-print(f"fine {world.rank};")
-"""
-
-
-def test_the_memory_is_one_over_all_ranks(tmp_path: Path) -> None:
-    output = on_processes(2, TWO, tmp_path)
-    assert "fine 0;" in output and "fine 1;" in output

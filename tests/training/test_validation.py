@@ -1,15 +1,12 @@
 """Validation: exact counts on any number of ranks, and strict comparisons."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
 from pipeline.training.callbacks import EpochRecord
 from pipeline.training.validation import ValidationCallback, validate
 from pipeline.types import Epsilon, Prediction
-from tests.training.toy import ToyBlocks, on_processes, toy_engine, toy_loop
+from tests.training.toy import ToyBlocks, toy_engine, toy_loop
 
 EPSILON = 0.1
 
@@ -77,24 +74,3 @@ def test_when_it_validates(every: int, epochs: list[int]) -> None:
             assert record.numbers["validation"]["epsilon"] == "36/255"
             found.append(epoch)
     assert found == epochs
-
-
-TWO = """
-import json
-from pipeline.training.validation import validate
-from tests.training.toy import ToyBlocks, toy_engine
-for samples in (70, 10):  # 10: one block for two ranks
-    result = validate(toy_engine(), ToyBlocks(samples, 16), 0.1)
-    assert d.gather_objects(result) == [result] * 2
-    if world.is_main:
-        print("FOUND", json.dumps([result.clean_accuracy, result.vra_estimate, samples]))
-"""
-
-
-def test_two_processes_count_every_image_once(tmp_path: Path) -> None:
-    lines = on_processes(2, TWO, tmp_path).splitlines()
-    found = [json.loads(line.removeprefix("FOUND")) for line in lines if line.startswith("FOUND")]
-    for clean, vra, samples in found:
-        alone = validate(toy_engine(), ToyBlocks(samples, 16), EPSILON)
-        assert (clean, vra) == (alone.clean_accuracy, alone.vra_estimate)
-    assert len(found) == 2

@@ -1,8 +1,5 @@
 """A small training run on made-up images, put together without files or config."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,22 +120,3 @@ def toy_loop(
         callbacks,
         wants_to_stop,
     )
-
-
-def on_processes(number: int, code: str, folder: Path, *arguments: str) -> str:
-    """Run Python code on `number` gloo processes; the joined output. `d` is pipeline.distributed,
-    and the process group is joined when the code begins."""
-    script = folder / "on_processes.py"
-    script.write_text(
-        "import sys\nfrom pipeline import distributed as d\nworld = d.start()\n"
-        + code
-        + "\nd.barrier()\nd.stop()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         f"--nproc-per-node={number}", str(script), *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
