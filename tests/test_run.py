@@ -14,7 +14,8 @@ from pipeline.config import RunConfig
 def config(output: Path, *words: str) -> RunConfig:
     small = ["--model.width", "8", "--model.depth", "1", "--model.features", "32",
              "--training.epochs", "1", "--training.warmup_epochs", "0.1",
-             "--training.batch_size", "64", "--data.backend", "memory", "--output", str(output)]  # fmt: skip
+             "--training.batch_size", "64", "--data.backend", "memory",
+             "--output", str(output)]  # fmt: skip
     return configs.load(Path("configs/digits.yaml"), [*small, *words])
 
 
