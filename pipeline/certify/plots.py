@@ -6,9 +6,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from pipeline.certify.radius import Floats
 from pipeline.types import Epsilon
@@ -43,6 +40,11 @@ def draw_curve(
         clean_accuracy: share of correct images.
         vra: (epsilon, share) to mark.
     """
+    # Imported here: matplotlib takes seconds to load, and every run imports this file.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
     figure = Figure(figsize=(7.2, 4.4), dpi=180, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
