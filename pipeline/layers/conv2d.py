@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, Rounding
 from pipeline.layers.records import read_int, read_tensor, require_shape, to_float32
+from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.conv import conv2d_norm_bound
 from pipeline.lipschitz.power_iteration import NormRequest, start_vector
 
 COLUMN_ENTRIES = 1 << 23
@@ -81,16 +83,12 @@ class ExportedConv2d(ExportedLayer):
 
     def norm_bound(self) -> NormBound:
         """Proved upper bound of the norm of the padded, strided operator at this input size."""
-        from pipeline.lipschitz.conv import conv2d_norm_bound
-
         size = (self.input_shape[1], self.input_shape[2])
         return conv2d_norm_bound(self.weight, size, self.stride, self.padding)
 
     def rounding(self) -> Rounding:
         """Fan-in I·kh·kw."""
         positions = self.output_shape[1] * self.output_shape[2]
-        from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
-
         return Rounding(
             fan_in=self.weight[0].size,
             abs_norm=conv_abs_norm_upper(self.weight, self.stride, self.padding),

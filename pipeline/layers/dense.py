@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, Rounding
 from pipeline.layers.records import read_tensor, require_shape, to_float32
+from pipeline.lipschitz.abs_norms import bias_norm_upper, dense_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.dense import dense_norm_bound
 from pipeline.lipschitz.power_iteration import NormRequest, start_vector
 
 
@@ -49,14 +51,10 @@ class ExportedDense(ExportedLayer):
 
     def norm_bound(self) -> NormBound:
         """Proved upper bound of the largest singular value of W."""
-        from pipeline.lipschitz.dense import dense_norm_bound
-
         return dense_norm_bound(self.weight)
 
     def rounding(self) -> Rounding:
         """Fan-in I."""
-        from pipeline.lipschitz.abs_norms import bias_norm_upper, dense_abs_norm_upper
-
         return Rounding(
             fan_in=self.weight.shape[1],
             abs_norm=dense_abs_norm_upper(self.weight),
