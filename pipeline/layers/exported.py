@@ -50,7 +50,8 @@ class ExportedLayer(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        KINDS[cls.kind] = cls
+        if "kind" in cls.__dict__:
+            KINDS[cls.kind] = cls
 
     @property
     @abstractmethod
@@ -91,6 +92,29 @@ class ExportedLayer(ABC):
         tensors: Mapping[str, np.ndarray],
     ) -> ExportedLayer:
         """Read back what `tensors` and `attributes` wrote."""
+
+
+class ExactLayer(ExportedLayer):
+    """A layer without tensors that is 1-Lipschitz and, in floats, rounds nothing."""
+
+    def norm_bound(self) -> NormBound:
+        """1, exactly."""
+        return NormBound(1.0, "exact")
+
+    def rounding(self) -> None:
+        """None: nothing is rounded."""
+        return
+
+    @classmethod
+    def from_record(
+        cls,
+        name: str,
+        input_shape: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray],
+    ) -> ExactLayer:
+        """Nothing but name and shape is stored."""
+        return cls(name, input_shape)
 
 
 def layer_from_record(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from pipeline.layers.base import LipschitzLayer
-from pipeline.layers.exported import ExportedLayer
-from pipeline.lipschitz.bound import NormBound
+from pipeline.layers.exported import ExactLayer, ExportedLayer
 from pipeline.lipschitz.power_iteration import NormRequest
 
 
 @dataclass(frozen=True)
-class ExportedFlatten(ExportedLayer):
+class ExportedFlatten(ExactLayer):
     """Flatten as certified."""
 
     kind: ClassVar[str] = "flatten"
@@ -30,25 +27,6 @@ class ExportedFlatten(ExportedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C·H·W], exact."""
         return x.flatten(1)
-
-    def norm_bound(self) -> NormBound:
-        """1, exactly."""
-        return NormBound(1.0, "exact")
-
-    def rounding(self) -> None:
-        """None: nothing is computed."""
-        return
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedFlatten:
-        """Nothing but name and shape is stored."""
-        return cls(name, input_shape)
 
 
 class Flatten(LipschitzLayer):

@@ -8,17 +8,14 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.layers.base import LipschitzLayer
-from pipeline.layers.exported import ExportedLayer
-from pipeline.lipschitz.bound import NormBound
+from pipeline.layers.exported import ExactLayer, ExportedLayer
 from pipeline.lipschitz.power_iteration import NormRequest
 
 
@@ -29,7 +26,7 @@ def minmax(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ExportedMinMax(ExportedLayer):
+class ExportedMinMax(ExactLayer):
     """MinMax as certified; for maps [C, H, W] and vectors [D] alike.
 
     Raises:
@@ -53,25 +50,6 @@ class ExportedMinMax(ExportedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, ...] -> [B, C, ...], exact."""
         return minmax(x)
-
-    def norm_bound(self) -> NormBound:
-        """1, exactly."""
-        return NormBound(1.0, "exact")
-
-    def rounding(self) -> None:
-        """None: comparisons do not round."""
-        return
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedMinMax:
-        """Nothing but name and shape is stored."""
-        return cls(name, input_shape)
 
 
 class MinMax(LipschitzLayer):
