@@ -5,7 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.lipschitz.power_iteration import NormRequest, estimate_norms, start_vector
+from pipeline.lipschitz.power_iteration import (
+    NormRequest,
+    _ieee_products,
+    estimate_norms,
+    start_vector,
+)
 from tests.lipschitz.explicit import KINDS, convolution_matrix, convolution_norm, kernel_of
 
 # (input size, kernel, stride, padding): LiResNet's, and sizes that the stride does not divide.
@@ -27,18 +32,18 @@ def test_approaches_the_norm_of_the_explicit_matrix_from_below(geometry):
     weight = random_weight(4, 3, kernel, kernel)
     truth = convolution_norm(weight, (size, size), (stride, stride), (padding, padding))
     request = conv_request(weight, size, stride, padding)
-    estimates = [estimate_norms([request], n, update=False).item() for n in (0, 1, 5, 2000)]
+    estimates = [estimate_norms([request], n, update=False).item() for n in (0, 1, 5, 500)]
     assert estimates == sorted(estimates)
     assert estimates[0] < 0.9 * truth
     assert all(estimate <= truth * (1 + 1e-6) for estimate in estimates)
-    assert estimates[-1] == pytest.approx(truth, rel=1e-4)
+    assert estimates[-1] == pytest.approx(truth, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_kernel(kind):
     weight = torch.as_tensor(kernel_of(kind, (3, 2, 3, 3), seed=1), dtype=torch.float32)
     truth = convolution_norm(weight, (7, 7), (1, 1), (1, 1))
-    estimate = estimate_norms([conv_request(weight, 7, 1, 1)], 2000, update=False).item()
+    estimate = estimate_norms([conv_request(weight, 7, 1, 1)], 500, update=False).item()
     assert truth * (1 - 1e-3) < estimate <= truth * (1 + 1e-6)
 
 
@@ -85,7 +90,7 @@ def test_gradient_of_a_convolution_is_that_of_the_largest_singular_value(geometr
     weight = random_weight(3, 2, kernel, kernel, dtype=torch.float64).requires_grad_()
     vector = start_vector((2, size, size)).double()
     request = NormRequest(weight, vector, stride, padding)
-    estimate_norms([request], 5000, update=False).sum().backward()
+    estimate_norms([request], 2000, update=False).sum().backward()
 
     basis = torch.eye(2 * size * size, dtype=torch.float64).view(-1, 2, size, size)
     columns = F.conv2d(basis, weight, stride=stride, padding=padding).flatten(1)
@@ -100,7 +105,7 @@ def test_gradient_agrees_with_finite_differences():
 
     def norm(kernel):
         vector = start_vector((2, 6, 6)).double()
-        return estimate_norms([NormRequest(kernel, vector, 1, 1)], 3000, update=False)[0]
+        return estimate_norms([NormRequest(kernel, vector, 1, 1)], 1000, update=False)[0]
 
     step = 1e-5
     difference = (norm(weight + step * direction) - norm(weight - step * direction)) / (2 * step)
@@ -174,6 +179,30 @@ def test_bf16_autocast_does_not_touch_the_estimate():
         results.append([estimates, *gradients, *(request.vector for request in requests)])
     assert all(tensor.dtype == torch.float32 for tensor in results[1])
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_tf32_is_off_for_the_products_and_as_before_after_them():
+    def precisions():
+        return (
+            torch.backends.cudnn.conv.fp32_precision,
+            torch.backends.cuda.matmul.fp32_precision,
+        )
+
+    before = precisions()
+    with pytest.raises(KeyError), _ieee_products(torch.device("cuda")):
+        assert precisions() == ("ieee", "ieee")
+        raise KeyError
+    assert precisions() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_estimates_as_the_cpu_does():
+    weight = random_weight(64, 64, 3, 3)
+    on_cpu = conv_request(weight, 16, 1, 1)
+    on_gpu = NormRequest(weight.cuda(), on_cpu.vector.cuda(), 1, 1)
+    estimates = [estimate_norms([request], 20, update=True).cpu() for request in (on_cpu, on_gpu)]
+    torch.testing.assert_close(*estimates, rtol=1e-5, atol=0)
 
 
 def test_the_transposed_product_is_the_adjoint():

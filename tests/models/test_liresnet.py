@@ -133,6 +133,44 @@ def test_autocast_leaves_the_estimates_alone() -> None:
     assert not torch.equal(cast.logits, plain.logits)
 
 
+def test_every_pixel_reaches_the_features() -> None:
+    """28 px make 14×14 maps, which the neck's stride of 4 does not divide."""
+    model = build_model("liresnet", 3, 28, in_channels=1, depth=1, width=8, features=16)
+    images = torch.rand(1, 1, 28, 28, requires_grad=True)
+    model.trunk(images).square().sum().backward()
+    assert images.grad is not None
+    assert bool((images.grad != 0).all())
+
+
+def test_the_product_of_estimates_may_leave_float32_on_the_way() -> None:
+    model = small().eval()
+    with torch.no_grad():
+        for name in ("stem.conv.weight", "backbone.0.conv.beta", "neck.conv.weight"):
+            model.trunk.get_parameter(name).mul_(2.0**50)
+        model.trunk.get_parameter("neck.dense.weight").mul_(2.0**-60)
+    prediction = model(torch.rand(1, 1, 8, 8))
+    assert prediction.layer_lipschitz.prod() == torch.inf
+    rows = torch.nn.functional.normalize(model.head.weight.double(), dim=1)
+    expected = prediction.layer_lipschitz.double().prod() * torch.cdist(rows, rows)
+    assert torch.allclose(prediction.margin_lipschitz.double(), expected, rtol=1e-5)
+    assert 2.0**80 < prediction.margin_lipschitz.max() < 2.0**120
+
+
+def test_one_seed_one_model() -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        torch.manual_seed(seed)
+        return list(build_model("liresnet", 3, 8, depth=1, width=8).parameters())
+
+    assert all(torch.equal(*pair) for pair in zip(weights(1), weights(1), strict=True))
+    assert any(not torch.equal(*pair) for pair in zip(weights(1), weights(2), strict=True))
+
+
+def test_the_neck_of_the_papers_text() -> None:
+    model = build_model("liresnet", 3, 32, depth=1, width=8, features=16, neck_factor=2)
+    shapes = {layer.name: layer.output_shape for layer in model.export().layers}
+    assert shapes["neck.conv"] == (16, 4, 4)
+
+
 def test_every_parameter_gets_a_gradient() -> None:
     model = small().train()
     prediction = model(torch.rand(4, 1, 8, 8))
@@ -145,7 +183,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 def test_the_estimate_is_below_the_certified_bound() -> None:
     model = small().eval()
-    estimate = float(model(torch.rand(1, 1, 8, 8)).layer_lipschitz.prod())
+    estimate = float(model(torch.rand(1, 1, 8, 8)).layer_lipschitz.prod().detach())
     bounds = [layer.norm_bound().value for layer in model.export().layers]
     assert estimate <= float(np.prod(bounds))
 

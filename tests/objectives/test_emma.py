@@ -74,6 +74,14 @@ def test_the_radius_is_a_number_to_the_gradient() -> None:
     assert torch.allclose(lipschitz.grad[0], radii * share, atol=1e-6)
 
 
+def test_the_floor_is_added_to_classes_ahead_of_the_label_too() -> None:
+    logits = torch.tensor([[0.0, 2.0, -5.0]])
+    lipschitz = torch.tensor([[0.0, 2, 4], [2, 0, 1], [4, 1, 0]])
+    loss = build_objective("emma", floor=0.01)(says(logits, lipschitz), batch_of([0]), 0.5)
+    adapted = torch.tensor([0.0, 2.0 + 0.005 * 2, -5.0 + 0.5 * 4])
+    assert float(loss.per_sample) == pytest.approx(float(adapted.logsumexp(0)), rel=1e-6)
+
+
 def test_equal_rows_and_no_slope_give_no_nan() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0], [1e4, -1e4, 0.0]], requires_grad=True)
     losses = build_objective("emma")(says(logits, torch.zeros(3, 3)), batch_of([0, 0]), 0.5)
