@@ -41,7 +41,7 @@ def main() -> int:
         parser.error(str(error))
     try:
         finished = run.main(settings, arguments.max_steps)
-    except (ValueError, NonFiniteError) as error:
+    except (ValueError, OSError, NonFiniteError) as error:  # OSError: a full disk
         print(f"error: {error}", file=sys.stderr)
         return 1
     distributed.stop()

@@ -49,7 +49,7 @@ def main() -> int:
             certify_again(options.run, out, options.data, options.epsilon, options.force)
         else:
             run.certify_run(options.run, options.data, options.epsilon, options.out, options.force)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     distributed.stop()

@@ -43,7 +43,7 @@ def prepare(config: RunConfig, directory: Path, fresh: bool) -> None:
         fresh: remove what an earlier start left.
 
     Raises:
-        ValueError: checkpoints of another config are there.
+        ValueError: checkpoints of another config are there, or it cannot be written.
     """
     error: Exception | None = None
     if current_world().is_main:
@@ -55,7 +55,12 @@ def prepare(config: RunConfig, directory: Path, fresh: bool) -> None:
             temporary = directory / ".config.yaml.tmp"
             configs.save(config, temporary)
             temporary.replace(directory / "config.yaml")
-        except (OSError, ValueError) as failure:
+        except OSError as failure:
+            error = ValueError(
+                f"output {str(directory)!r} cannot be written ({failure.strerror}): choose another "
+                "--output"
+            )
+        except ValueError as failure:
             error = failure
     raise_together(error)
     barrier()

@@ -79,3 +79,10 @@ def test_a_trial_is_emptied_and_lies_beside_the_run(tmp_path: Path) -> None:
     prepare(config(tmp_path, seed=1), trial, fresh=True)
     assert [path.name for path in trial.iterdir()] == ["config.yaml"]
     assert (settings.directory / "checkpoints" / "step_000004").is_dir()
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    settings = config(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"output '.*file/run' cannot be written .*--output"):
+        prepare(settings, settings.directory, fresh=False)
