@@ -89,7 +89,7 @@ def certify(
         raise ValueError("the ranks hold different weights: load the same checkpoint on all")
     dataset_sha256 = _on_main(world, loader.dataset_sha256)
     already = _on_main(
-        world, lambda: _existing(out_dir, weights_sha256, dataset_sha256, wanted, force)
+        world, lambda: _existing(out_dir, network, weights_sha256, dataset_sha256, wanted, force)
     )
     if already is not None:
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
@@ -111,7 +111,7 @@ def certify(
         versions=_versions(),
         device=_device_name(device),
     )
-    store = BlockStore(out_dir / "blocks", _fingerprint(subject, bounds))
+    store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds))
     work = WholeSetPass(certifier, UnsoundReference(network, device), loader, store, wanted[0])
     work.run(world, threads or _default_threads(world, device))
     finished = time.perf_counter()
@@ -148,17 +148,30 @@ def _check_data(network: ExportedNetwork, info: DatasetInfo) -> None:
 
 
 def _existing(
-    out_dir: Path, weights: str, dataset: str, epsilons: Sequence[Epsilon], force: bool
+    out_dir: Path,
+    network: ExportedNetwork,
+    weights: str,
+    dataset: str,
+    epsilons: Sequence[Epsilon],
+    force: bool,
 ) -> Certificate | None:
-    """The same certificate if it is there; None if the way is free."""
+    """The same certificate if it is there; None if the way is free.
+
+    The tensors alone are not the function: stride, padding and center stand in the records.
+    """
     if not (out_dir / "certificate.json").exists():
         return None
     if force:
         remove_certificate(out_dir)
         return None
     old = read_certificate(out_dir)
-    if (old.weights_sha256, old.dataset_sha256, old.epsilons) == (
-        weights,
+    records = network.records()
+    same_function = (
+        old.weights_sha256 == weights
+        and len(old.layers) == len(records)
+        and all(layer | record == layer for layer, record in zip(old.layers, records, strict=True))
+    )
+    if same_function and (old.dataset_sha256, old.epsilons) == (
         dataset,
         [epsilon.text for epsilon in epsilons],
     ):
@@ -169,11 +182,12 @@ def _existing(
     )
 
 
-def _fingerprint(subject: Subject, bounds: Sequence[NormBound]) -> str:
+def _fingerprint(subject: Subject, network: ExportedNetwork, bounds: Sequence[NormBound]) -> str:
     """Digest of all that the rows of a block depend on."""
     text = json.dumps(
         [
             [subject.weights_sha256, subject.dataset_sha256, subject.versions, subject.device],
+            network.records(),
             [bound.value for bound in bounds],
             [BLOCK, SLICE],
         ]

@@ -14,6 +14,8 @@ import pytest
 from pipeline.certify import certify, load_network, read_certificate
 from pipeline.certify.certificate import sha256_of
 from pipeline.certify.verdicts import COLUMNS, read_rows
+from pipeline.layers.network import ExportedNetwork
+from pipeline.layers.shift import ExportedShift
 from pipeline.types import Epsilon
 from tests.certify.small import ArrayLoader, labelled_images, small_network
 
@@ -194,6 +196,27 @@ def test_blocks_of_another_network_are_not_used(half_way: Path) -> None:
     certificate = certify(small_network(1), loader, EPSILONS, half_way, threads=1)
     assert loader.asked == [0, 1, 2]
     assert certificate.weights_sha256 == sha256_of(half_way / "model.safetensors")
+
+
+def moved(center: float) -> ExportedNetwork:
+    """Network 0 with another center: the same tensors, another function."""
+    network = small_network(0)
+    shift = ExportedShift("shift", network.input_shape, center)
+    return replace(network, layers=(shift, *network.layers[1:]))
+
+
+def test_blocks_of_the_same_tensors_in_another_function_are_not_used(half_way: Path) -> None:
+    loader = make_loader()
+    certificate = certify(moved(0.5), loader, EPSILONS, half_way, threads=1)
+    assert loader.asked == [0, 1, 2]
+    assert certificate.layers[0]["attributes"] == {"center": 0.5}
+
+
+def test_a_certificate_of_the_same_tensors_in_another_function_is_not_returned(
+    reference: Path,
+) -> None:
+    with pytest.raises(ValueError, match="certificate of another network"):
+        certify(moved(0.5), make_loader(), EPSILONS, reference)
 
 
 def test_blocks_of_another_data_set_are_not_used(half_way: Path) -> None:
