@@ -155,14 +155,15 @@ class LipschitzCertifier:
                 f"images are {_describe(images)}, the network takes uint8 [B, {_shape(expected)}]"
             )
         classes = self.network.head.num_classes
-        if len(labels) != len(images) or labels.is_floating_point():
+        if labels.shape != images.shape[:1] or labels.is_floating_point():
             raise ValueError(
                 f"{len(images)} images need as many integer labels, not {_describe(labels)}"
             )
-        wrong = (labels < 0) | (labels >= classes)
+        wide = labels.long()  # compared as uint8, 256 classes would be 0
+        wrong = (wide < 0) | (wide >= classes)
         if bool(wrong.any()):
             raise ValueError(
-                f"label {int(labels[wrong][0])} is outside the network's {classes} classes (0 to "
+                f"label {int(wide[wrong][0])} is outside the network's {classes} classes (0 to "
                 f"{classes - 1}): take the data set that the model was trained for"
             )
 

@@ -156,6 +156,7 @@ IMAGES, LABELS = (torch.from_numpy(array) for array in random_images(0, 4))
         (IMAGES, LABELS + 3, "outside the network's 3 classes"),
         (IMAGES, LABELS - 9, "outside the network's 3 classes"),
         (IMAGES, LABELS[:2], "4 images need as many integer labels"),
+        (IMAGES, LABELS[:, None], "4 images need as many integer labels, not int64 [4, 1]"),
         (IMAGES, LABELS.float(), "integer labels, not float32"),
     ],
 )
@@ -190,3 +191,13 @@ def test_bounds_whose_product_overflows_are_refused() -> None:
     network = small_network(0)
     with pytest.raises(ValueError, match="overflows"):
         LipschitzCertifier(network, [NormBound(1e100, "given")] * len(network.layers))
+
+
+def test_bytes_as_labels_of_256_classes() -> None:
+    """Compared as uint8 the number of classes would be 0, and every label outside."""
+    images, labels = random_images(0, 4, 256)
+    network = small_network(0, classes=256)
+    as_bytes = certifier(network).certify(
+        torch.from_numpy(images), torch.from_numpy(labels.astype(np.uint8))
+    )
+    assert np.array_equal(as_bytes.label, labels)
