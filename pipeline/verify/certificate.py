@@ -11,6 +11,11 @@ from pipeline.verify.strict_json import Record, parse
 
 FORMAT = "certline certificate 1"
 STATEMENT = "R"
+CLAIM = (
+    "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
+    "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
+    "image's label strictly first at x'."
+)
 SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 MOST_IMAGES, MOST_CLASSES = 10**7, 2**14
 TEXTS = ("format", "statement", "claim", "device")
@@ -49,9 +54,11 @@ def read_certificate(content: bytes) -> Record:
         for key in keys:
             read(key)
     record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *OBJECTS})
-    for key, expected in (("format", FORMAT), ("statement", STATEMENT)):
+    for key, expected in (("format", FORMAT), ("statement", STATEMENT), ("claim", CLAIM)):
         found = record.text(key)
         require(found == expected, f"the {key} {quote(found)} is not {quote(expected)}")
+    record.record("input").only({"shape", "space"})
+    record.record("dataset").only({"spec", "num_samples"})
     space = record.record("input").text("space")
     require(space == SPACE, f"the input space {quote(space)} is not the one that is checked")
     count, samples = (

@@ -7,6 +7,7 @@ that is not understood (a dilation, say).
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import TensorStore
 from pipeline.verify.torus import Axis, Torus
 
+TWIST = re.compile(r"[0-9]{1,4}(/[0-9]{1,4})?")
 LARGEST_STRIDE = 64
 LARGEST_PADDING = 64
 LARGEST_SIDE = 1024
@@ -131,7 +133,14 @@ def _hint(evidence: dict[str, Any]) -> Torus | None:
     """Torus sizes and twists as the evidence names them, or None: a hint is never required."""
     try:
         rows, columns = (int(size) for size in evidence["torus"])
-        first, second = (Fraction(twist) for twist in evidence["twist"])
+        first, second = (Fraction(_plain(twist)) for twist in evidence["twist"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     return Torus((rows, columns), (first, second))
+
+
+def _plain(twist: object) -> str:
+    """`twist` if it is written like "1/2". Of "1e999999999" a Fraction would fill the memory."""
+    if not isinstance(twist, str) or TWIST.fullmatch(twist) is None:
+        raise ValueError
+    return twist

@@ -99,9 +99,10 @@ class LogitCheck:
             if finite[number].all():
                 self._check_row(row, margins[number], deltas[number])
             else:
+                require(row.radius == 0, f"{row} has a radius, but its logits overflow")
                 require(
-                    row.radius == 0,
-                    f"{row} has a radius, but its logits overflow",
+                    not row.correct or bool(np.isfinite(margins[number]).all()),
+                    f"{row} is marked correct, but its logits overflow",
                 )
 
     def _check_row(self, row: Row, margins: Float64, deltas: Float64) -> None:

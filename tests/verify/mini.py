@@ -20,6 +20,11 @@ import torch.nn.functional as F
 from safetensors.numpy import save
 
 HEADER = "idx label predict radius correct time binding margin lipschitz delta"
+CLAIM = (
+    "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
+    "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
+    "image's label strictly first at x'."
+)
 UNIT = 2.0**-53
 SIZE, CLASSES, IMAGES = 8, 5, 40
 
@@ -101,7 +106,7 @@ class Mini:
         mini.certificate = {
             "format": "certline certificate 1",
             "statement": "R",
-            "claim": "The exact function keeps its class.",
+            "claim": CLAIM,
             "num_images": IMAGES,
             "num_classes": CLASSES,
             "class_names": [f"class {number}" for number in range(CLASSES)],

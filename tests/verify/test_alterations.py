@@ -266,6 +266,18 @@ def space_changed(mini: Mini) -> None:
     mini.certificate["input"]["space"] = "v/127.5 - 1"
 
 
+def claim_changed(mini: Mini) -> None:
+    mini.certificate["claim"] = "No attack of any kind succeeds."
+
+
+def input_key_added(mini: Mini) -> None:
+    mini.certificate["input"]["std"] = 0.25
+
+
+def dataset_key_added(mini: Mini) -> None:
+    mini.certificate["dataset"]["also_holds_for"] = "ImageNet"
+
+
 def input_shape_changed(mini: Mini) -> None:
     mini.certificate["input"]["shape"] = [1, 8, 9]
 
@@ -379,6 +391,9 @@ WITHOUT_DATA: list[tuple[Alteration, str]] = [
     (epsilon_doubled, r"list of epsilons is empty or names one twice"),
     (unsound_out_of_range, r"vra_unsound: '4/255' is not between 0 and 1"),
     (space_changed, r"the input space 'v/127\.5 - 1' is not the one"),
+    (claim_changed, r"the claim 'No attack of any kind succeeds\.' is not"),
+    (input_key_added, r"input has the unknown key 'std'"),
+    (dataset_key_added, r"dataset has the unknown key 'also_holds_for'"),
     (input_shape_changed, r"layer 'shift' \(shift\) takes inputs of shape"),
     (key_missing, r"certificate\.json has no 'vra_unsound'"),
     (key_added, r"certificate\.json has the unknown key 'also_robust_to'"),
@@ -552,6 +567,18 @@ def test_logits_that_overflow(mini: Mini, tmp_path: Path) -> None:
     verdict = check(mini, tmp_path, with_data=True)
     assert verdict.refusal is not None
     assert re.fullmatch(r"image \d+ has a radius, but its logits overflow", verdict.refusal)
+
+
+def test_a_correct_prediction_that_overflows(mini: Mini, tmp_path: Path) -> None:
+    """Clean accuracy is not taken from rows whose logits this program cannot compute."""
+    record(mini, "shift")["attributes"]["center"] = 1e308
+    for number in range(len(mini.rows)):
+        mini.set_row(number, predict=mini.rows[number]["label"], correct=1, margin=1, radius=0)
+        mini.set_row(number, binding=(int(mini.rows[number]["label"]) + 1) % 5, delta=math.inf)
+        mini.set_row(number, lipschitz=1e6)
+    mini.recount()
+    verdict = check(mini, tmp_path, with_data=True)
+    assert verdict.refusal == "image 0 is marked correct, but its logits overflow"
 
 
 def test_a_weaker_claim_is_still_true(mini: Mini, tmp_path: Path) -> None:

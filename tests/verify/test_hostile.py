@@ -142,6 +142,13 @@ def huge_stride(mini: Mini) -> None:
     mini.certificate["layers"][1]["attributes"] = {"stride": 64, "padding": 0}
 
 
+def twist_of_a_gigabyte(mini: Mini) -> None:
+    """A hint is not required, so it is passed over; the bound below is what is refused."""
+    stem = mini.certificate["layers"][1]
+    stem["evidence"]["twist"] = ["1e999999999", "0"]
+    stem["bound"] *= 0.5
+
+
 def many_images(mini: Mini) -> None:
     mini.certificate["num_images"] = mini.certificate["dataset"]["num_samples"] = 10**8
 
@@ -150,6 +157,7 @@ def many_images(mini: Mini) -> None:
     ("alter", "sentence"),
     [
         (huge_input, "larger than this program checks"),
+        (twist_of_a_gigabyte, "layer 'stem' (conv2d) claims the bound"),
         (huge_stride, "its stride is too large for its kernel"),
         (many_images, "'num_images' is not an integer from 1"),
     ],
