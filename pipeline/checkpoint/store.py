@@ -64,7 +64,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
     Raises:
         OSError: the disk is full or broken. Older checkpoints are untouched, and there is nothing
-            under the new one's name.
+            under the new one's name. Or an old one cannot be deleted; the new one is then written.
         ValueError: `checkpoint.state` is not plain JSON.
     """
     assert keep >= 1, f"keep {keep} would delete the checkpoint just written"
@@ -77,7 +77,6 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
         write_manifest(temporary, checkpoint.step, _write_parts(temporary, checkpoint))
         sync_directory(temporary)
         _publish(temporary, final)
-        _prune(root, checkpoint.step, keep)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(
@@ -85,6 +84,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
             f"checkpoint {final} could not be written ({error.strerror}): mend that and give the "
             "same command again; the run goes on from the last whole checkpoint",
         ) from error
+    _prune(root, checkpoint.step, keep)  # apart: a failure here does not mean that it is unwritten
     return final
 
 

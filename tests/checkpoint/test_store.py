@@ -153,6 +153,36 @@ def test_a_full_disk_leaves_the_older_ones(tmp_path: Path, monkeypatch: pytest.M
     assert_equal(load_latest(tmp_path, no_damage), checkpoint(1))
 
 
+def test_an_old_one_that_cannot_be_deleted_is_not_called_unwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+
+    def busy(path: Path, **_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(store.shutil, "rmtree", busy)
+    with pytest.raises(OSError, match=r"busy: .*step_000001") as caught:
+        save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert "could not be written" not in str(caught.value)
+    monkeypatch.undo()
+    assert_equal(load_latest(tmp_path, no_damage), checkpoint(2))
+    save_checkpoint(tmp_path, checkpoint(3), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000003"]
+
+
+def test_damaged_later_ones_do_not_push_out_whole_ones(tmp_path: Path) -> None:
+    """After falling back behind damaged checkpoints, a run must not prune what it fell back to."""
+    for step in (1, 2, 3):
+        path = save_checkpoint(tmp_path, checkpoint(step), keep=3)
+        if step > 1:
+            flip(path / "model.safetensors", -1)
+    save_checkpoint(tmp_path, checkpoint(2), keep=2)  # the run went back to 1 and made step 2 anew
+    assert_equal(load_latest(tmp_path, lambda _: None), checkpoint(2))
+    flip(tmp_path / "step_000002" / "state.json", 0)
+    assert_equal(load_latest(tmp_path, lambda _: None), checkpoint(1))
+
+
 def test_the_remains_of_a_killed_writer_go(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1), keep=2)
     half = tmp_path / ".step_000002.tmp"
