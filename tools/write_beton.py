@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     words = parser.parse_args()
 
-    from pipeline.data.write import write_beton
+    from pipeline.data.betons.write import write_beton
 
     try:
         card = write_beton(

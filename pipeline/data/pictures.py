@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.beton import BetonFile, read_beton
+from pipeline.data.betons.format import BetonFile, read_beton
 from pipeline.data.pixels import exact_photo, shorter_side, train_photo
 from pipeline.data.sources import Source, Split, open_source
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.data.betons.write import write_beton
 from pipeline.data.content import ContentHash
 from pipeline.data.loader import BLOCK, open_block_loader
 from pipeline.data.pixels import exact_photo
 from pipeline.data.sources import open_source
-from pipeline.data.write import write_beton
 from tests.data import betons
 from tests.shared_data import shared_file
 

@@ -174,7 +174,7 @@ def test_ffcv_and_memory_give_the_same_batches(kind: str, tmp_path: Path) -> Non
 def test_train_presets_photographs_through_ffcv(tmp_path: Path) -> None:
     """JPEG is lossy: the same windows of the same photographs, nearly the same pixels."""
     pytest.importorskip("ffcv")
-    from pipeline.data.write import write_beton
+    from pipeline.data.betons.write import write_beton
 
     spec = f"folder:{shared_file('unit_mini.tar')}"
     write_beton(spec, "train", "train", tmp_path / "train.beton", size=64, workers=2)

@@ -13,9 +13,9 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from pipeline.data import write
-from pipeline.data.beton import FIELD, HEADER, read_beton
-from pipeline.data.beton_writer import write_samples
+from pipeline.data.betons import write
+from pipeline.data.betons.format import FIELD, HEADER, read_beton
+from pipeline.data.betons.writer import write_samples
 from pipeline.data.content import ContentHash
 from pipeline.data.pixels import exact_photo, train_photo
 from pipeline.data.sources import open_source

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.beton import read_beton
+from pipeline.data.betons.format import read_beton
 
 ROOT = Path(__file__).parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "write_beton.py")]

@@ -1,4 +1,4 @@
-"""Writing .beton files (the format: `beton.py`) in one pass, in order of index.
+"""Writing .beton files (the format: `format.py`) in one pass, in order of index.
 
 Notable: not FFCV's own writer, which waits for ever when a picture cannot be read, a worker dies or
 the disk is full, leaves workers behind when it is killed, and orders pages by chance. Here threads
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.data.beton import (
+from pipeline.data.betons.format import (
     FIELD,
     HEADER,
     INT,

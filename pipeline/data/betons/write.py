@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from pipeline.data.beton import BetonFile, card_path, read_beton
-from pipeline.data.beton_writer import encode_jpeg, page_size, write_samples
+from pipeline.data.betons.format import BetonFile, card_path, read_beton
+from pipeline.data.betons.writer import encode_jpeg, page_size, write_samples
 from pipeline.data.content import ContentHash
 from pipeline.data.pixels import exact_photo, train_photo
 from pipeline.data.sources import Source, Split, open_source

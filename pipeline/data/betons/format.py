@@ -2,7 +2,7 @@
 
 Notable:
 - FFCV is not needed. Validation and certification read raw pixels only, and a machine without FFCV
-  can train from them. `beton_writer.py` writes the same records; tests hold both against FFCV.
+  can train from them. `writer.py` writes the same records; tests hold both against FFCV.
 - A file is: header, field descriptions, one record a sample, then pages of pixels or JPEGs, of
   which none crosses the end of its page, then the allocation table (sample, place, length).
 - A file that is not whole is refused when it is opened: FFCV would read beyond its end.
