@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.types import Epsilon
 
@@ -33,16 +33,63 @@ class AugmentationConfig(_Section):
     """Mirror left to right with probability one half."""
 
 
+class ClassesConfig(_Section):
+    """Some of the classes of a data set; `[cat, dog]` is short for `{names: [cat, dog]}`."""
+
+    names: list[int | str] | None = None
+    """Names or numbers; the position in the list becomes the label."""
+    first: int | None = Field(None, gt=1)
+    """Instead: so many of the shuffled classes, as in LiResNet's Appendix F. A smaller number
+    gives a part of the classes of a larger one."""
+    seed: int = Field(0, ge=0)
+    """Of the shuffle."""
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _no_yaml_booleans(cls, names: Any) -> Any:
+        for name in names if isinstance(names, list) else ():
+            if isinstance(name, bool) or not isinstance(name, int | str):
+                raise ValueError(f"{name!r} in it is no class: give numbers or quoted names")
+        if isinstance(names, list) and len(names) < 2:
+            raise ValueError("give two or more classes")
+        return names
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ClassesConfig:
+        if (self.names is None) == (self.first is None):
+            raise ValueError("give a list of classes, or {first: 100, seed: 0}")
+        return self
+
+
 class DataConfig(_Section):
-    """Where the images are. Both keys take a .beton file or a source such as `digits`."""
+    """Where the images are, and how they are read.
+
+    `train` and `val` take a .beton file or a source such as `digits`.
+    """
 
     train: str | None = None
     val: str | None = None
+    classes: ClassesConfig | None = None
+    """Only these classes, in training and validation: a list, or `{first: 100, seed: 0}`."""
     backend: Literal["auto", "ffcv", "memory"] = "auto"
     """`auto`: FFCV for .beton files where it is installed, otherwise `memory`."""
     workers: int = Field(0, ge=0)
     """Loader threads a process; 0 takes the cores that there are, divided among local ranks."""
+    reading: Literal["cached", "direct"] = "cached"
+    """How FFCV's loader reads a .beton file: through the page cache, or past it, for files larger
+    than the memory on a disk that is fast enough."""
+    stage: str | None = None
+    """A folder on a disk of the node, such as `$TMPDIR`; .beton files are copied there first."""
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _list_of_names(cls, value: Any) -> Any:
+        if value is None or isinstance(value, dict | ClassesConfig):
+            return value
+        if not isinstance(value, list):
+            raise ValueError("give a list of classes, or {first: 100, seed: 0}")
+        return {"names": value}
 
 
 class ModelConfig(BaseModel):
@@ -275,9 +322,13 @@ def known_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[s
     """Every key that a config may have, dotted, in order of declaration."""
     keys: list[str] = []
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += known_keys(inner, f"{prefix}{name}.")
+        inner = [
+            part
+            for part in (field.annotation, *get_args(field.annotation))  # a section may be optional
+            if isinstance(part, type) and issubclass(part, BaseModel)
+        ]
+        if inner:
+            keys += known_keys(inner[0], f"{prefix}{name}.")
         else:
             keys.append(prefix + name)
     return keys
@@ -286,6 +337,7 @@ def known_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[s
 def _near_key(key: str) -> str:
     """`; did you mean ...?`, comparing whole keys first and then their last parts."""
     known = known_keys()
+    known += sorted({name.rpartition(".")[0] for name in known if "." in name})  # sections
     same_leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
     near = same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
