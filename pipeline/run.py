@@ -187,8 +187,7 @@ def _open_val(config: RunConfig, spec: str | None) -> BlockLoader:
     """The validation set."""
     if spec is None:
         raise ValueError("key 'data.val' is missing: add it to the file or give --data.val VALUE")
-    data = config.data
-    return open_block_loader(spec, "val", config.model.image_size, data.backend, data.workers)
+    return open_block_loader(spec, "val", config.model.image_size, config.data)
 
 
 def _check_data(config: RunConfig, key: str, info: DatasetInfo) -> None:

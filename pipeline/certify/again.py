@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline import config as configs
 from pipeline.certify.certificate import Certificate, load_network, read_certificate
 from pipeline.certify.whole_set import certify
+from pipeline.config import DataConfig
 from pipeline.data.loader import open_block_loader
 
 
@@ -35,7 +36,8 @@ def certify_again(
         raise ValueError(f"{directory} is the certificate itself: name another folder with --out")
     network = load_network(directory)
     config = configs.load(directory / "config.yaml") if "num_classes" in old.model else None
-    loader = open_block_loader(data or old.dataset["spec"], "val", old.input["shape"][1])
+    reading = DataConfig(classes=old.dataset.get("classes"))
+    loader = open_block_loader(data or old.dataset["spec"], "val", old.input["shape"][1], reading)
     try:
         wanted = epsilons or old.epsilons
         return certify(network, loader, wanted, out_dir, config=config, force=force)

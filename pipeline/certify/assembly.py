@@ -107,7 +107,7 @@ def assemble(
         model=subject.model_section,
         weights_sha256=subject.weights_sha256,
         dataset_sha256=subject.dataset_sha256,
-        dataset={"spec": subject.dataset.spec, "num_samples": subject.dataset.num_samples},
+        dataset=describe_dataset(subject.dataset),
         files={
             "model.safetensors": subject.weights_sha256,
             "config.yaml": write_config(out_dir, subject.config),
@@ -120,6 +120,12 @@ def assemble(
     write_report(certificate, verdicts, unsound)
     store.clear()
     return certificate
+
+
+def describe_dataset(info: DatasetInfo) -> dict[str, Any]:
+    """`dataset` of certificate.json; `classes` only where some of the classes were taken."""
+    record: dict[str, Any] = {"spec": info.spec, "num_samples": info.num_samples}
+    return record if info.classes is None else {**record, "classes": list(info.classes)}
 
 
 def _class_names(info: DatasetInfo, classes: int) -> list[str]:

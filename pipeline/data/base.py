@@ -38,6 +38,9 @@ class DatasetInfo:
     exact: bool
     """Whether batches hold the pixels that certification speaks of: neither compressed with loss
     nor augmented. False for every training loader."""
+    classes: tuple[int, ...] | None = None
+    """Of a subset of the classes (`data.classes`): their labels in the whole set, in the order of
+    the new labels; None for a whole set."""
 
 
 class TrainLoader(Protocol):

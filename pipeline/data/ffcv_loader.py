@@ -19,16 +19,19 @@ import queue
 import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from ffcv.loader import Loader
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.pipeline import PipelineSpec
 from ffcv.pipeline.compiler import Compiler
 
-from pipeline.config import AugmentationConfig
+from pipeline.config import DataConfig
 from pipeline.data.base import DatasetInfo, make_batch
+from pipeline.data.direct import DirectFile
 from pipeline.data.ops import AugmentedPictures, Labels, SampleIds
 from pipeline.data.order import Order, share
 from pipeline.data.workers import Workers, torch_threads_kept
@@ -44,17 +47,21 @@ class FfcvTrainLoader:
 
     Args:
         path: a complete file with the fields `image` and `label`; no picture is smaller than the
-            images of `info`.
+            images of `info`, unless they are resized.
+        labels: [N] by sample id.
+        samples: [N], where sample ids count only some of the file's samples: which those are.
         workers: threads that decode and augment.
     """
 
     def __init__(
         self,
         path: str,
+        labels: npt.NDArray[np.int64],
+        samples: npt.NDArray[np.int64] | None,
         info: DatasetInfo,
         order: Order,
         world: World,
-        augmentation: AugmentationConfig,
+        data: DataConfig,
         workers: int,
     ) -> None:
         self.info = info
@@ -63,9 +70,12 @@ class FfcvTrainLoader:
         self._workers = Workers(workers)
         self._running: weakref.WeakSet[_Epoch] = weakref.WeakSet()
         channels, size, _ = info.image_shape
-        pictures = AugmentedPictures(size, channels, augmentation, self._workers)
+        direct = DirectFile(Path(path)) if data.reading == "direct" else None
+        pictures = AugmentedPictures(
+            size, channels, data.augmentation, self._workers, samples, direct
+        )
         first, last = share(order.batch_size, world.rank, world.size)
-        self._ffcv = _open(path, last - first, pictures)
+        self._ffcv = _open(path, last - first, pictures, Labels(labels))
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """This rank's share of each global batch of an epoch, in order, from `start_step` on."""
@@ -85,7 +95,7 @@ class FfcvTrainLoader:
         self._workers.close()
 
 
-def _open(path: str, batch_size: int, pictures: AugmentedPictures) -> Loader:
+def _open(path: str, batch_size: int, pictures: AugmentedPictures, labels: Labels) -> Loader:
     """FFCV's loader of three outputs: images, labels, sample ids."""
     Compiler.set_enabled(False)  # the operations are plain functions
     try:
@@ -100,7 +110,7 @@ def _open(path: str, batch_size: int, pictures: AugmentedPictures) -> Loader:
                 batches_ahead=BATCHES_AHEAD,
                 pipelines={
                     "image": PipelineSpec("image", decoder=pictures, transforms=[]),
-                    "label": PipelineSpec("label", decoder=Labels(), transforms=[]),
+                    "label": PipelineSpec("label", decoder=labels, transforms=[]),
                     "sample_id": PipelineSpec("label", decoder=SampleIds(), transforms=[]),
                 },
             )

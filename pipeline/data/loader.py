@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipeline.config import DataConfig
+from pipeline.config import ClassesConfig, DataConfig
 from pipeline.data.base import BLOCK, BlockLoader, DatasetInfo, TrainLoader
+from pipeline.data.classes import ClassSubset, select_classes
 from pipeline.data.order import Order
-from pipeline.data.pictures import BetonPictures, Pictures, Split, open_pictures
+from pipeline.data.pictures import BetonPictures, Pictures, Split, SubsetPictures, open_pictures
+from pipeline.data.staging import staged
 from pipeline.data.workers import torch_threads_kept, worker_count
 from pipeline.distributed import World
 from pipeline.progress import say
@@ -33,7 +35,7 @@ def open_train_loader(
     """The training set of a run, as this rank sees it.
 
     Args:
-        data: `train`, `backend`, `workers` and `augmentation` are read.
+        data: where the images are and how they are read.
         image_size: side of the model's images.
         batch_size: images of a step over all ranks.
         seed: fixes order and augmentation.
@@ -53,13 +55,20 @@ def open_train_loader(
             f"take {batch_size // world.size * world.size or world.size}"
         )
     with_ffcv = _with_ffcv(data.backend, spec)
-    pictures = open_pictures(spec, "train", image_size, "train")
-    if isinstance(pictures, BetonPictures) and not (pictures.is_raw or with_ffcv):
+    if data.reading == "direct" and not with_ffcv:
+        raise ValueError(
+            f"data.reading is direct, which only FFCV's loader does, and {spec} is not read by "
+            "FFCV: take --data.reading cached"
+        )
+    path = staged(spec, data.stage)
+    whole = open_pictures(path, "train", image_size, "train")
+    if isinstance(whole, BetonPictures) and not (whole.is_raw or with_ffcv):
         raise ValueError(
             f"{spec} holds JPEG images, which only FFCV reads: install it (make setup as root) and "
             "take --data.backend auto, or give the source itself, such as folder:PATH"
         )
-    info = _info(spec, pictures, image_size)
+    pictures, subset = _chosen(whole, data.classes)
+    info = _info(spec, pictures, image_size, subset)
     order = Order(info.num_samples, batch_size, seed)
     if order.steps_per_epoch == 0:
         raise ValueError(
@@ -76,14 +85,15 @@ def open_train_loader(
     if with_ffcv:
         from pipeline.data.ffcv_loader import FfcvTrainLoader
 
-        return FfcvTrainLoader(spec, info, order, world, data.augmentation, workers)
+        samples = None if subset is None else subset.samples
+        return FfcvTrainLoader(path, pictures.labels, samples, info, order, world, data, workers)
     from pipeline.data.memory_loader import MemoryTrainLoader
 
     return MemoryTrainLoader(pictures, info, order, world, data.augmentation, workers)
 
 
 def open_block_loader(
-    spec: str, split: Split, image_size: int, backend: Backend = "auto", workers: int = 0
+    spec: str, split: Split, image_size: int, data: DataConfig | None = None
 ) -> BlockLoader:
     """The exact pixels of a data set, for validation and certification.
 
@@ -91,26 +101,38 @@ def open_block_loader(
         spec: a dataset spec.
         split: which part of a source; a .beton file has only one.
         image_size: side of the model's images.
-        backend: checked like that of training; the pixels are the same with any.
-        workers: threads; 0 takes the cores there are, divided among local ranks.
+        data: `classes`, `stage` and `workers` are followed; `backend` is checked like that of
+            training, the pixels are the same with any. Of the rest nothing is read.
 
     Raises:
         ValueError: no such data, images that the model does not take, JPEG images in a .beton.
     """
     from pipeline.data.block_loader import PictureBlockLoader
 
-    _with_ffcv(backend, spec)
-    pictures = open_pictures(spec, split, image_size, "exact")
-    return PictureBlockLoader(pictures, _info(spec, pictures, image_size), worker_count(workers))
+    data = data or DataConfig()
+    _with_ffcv(data.backend, spec)
+    whole = open_pictures(staged(spec, data.stage), split, image_size, "exact")
+    pictures, subset = _chosen(whole, data.classes)
+    info = _info(spec, pictures, image_size, subset)
+    return PictureBlockLoader(pictures, info, worker_count(data.workers))
 
 
-def _info(spec: str, pictures: Pictures, size: int) -> DatasetInfo:
+def _chosen(whole: Pictures, classes: ClassesConfig | None) -> tuple[Pictures, ClassSubset | None]:
+    """The pictures of the classes asked for."""
+    if classes is None:
+        return whole, None
+    subset = select_classes(classes, whole.class_names, whole.labels)
+    return SubsetPictures(whole, subset), subset
+
+
+def _info(spec: str, pictures: Pictures, size: int, subset: ClassSubset | None) -> DatasetInfo:
     return DatasetInfo(
         spec=spec,
         num_samples=len(pictures.labels),
         image_shape=(pictures.channels, size, size),
         num_classes=len(pictures.class_names),
         class_names=pictures.class_names,
+        classes=None if subset is None else subset.classes,
         exact=pictures.exact,
     )
 

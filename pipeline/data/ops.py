@@ -28,6 +28,7 @@ from ffcv.pipeline.state import State
 
 import pipeline.data.kernels as kernels
 from pipeline.config import AugmentationConfig
+from pipeline.data.direct import DirectFile
 from pipeline.data.workers import Workers
 
 _JPEG = 0  # FFCV's mode of an image: 0 JPEG, 1 raw
@@ -49,16 +50,27 @@ class AugmentedPictures(Operation):
     """Reads, crops and augments pictures of an RGB field or of an NDArray field [H, W, C].
 
     Gives images [n, C, size, size] uint8.
+
+    Args:
+        samples: [N], which samples of the file the ids of the order mean; None for all.
+        direct: the same file, to be read past the page cache.
     """
 
     def __init__(
-        self, size: int, channels: int, augmentation: AugmentationConfig, workers: Workers
+        self,
+        size: int,
+        channels: int,
+        augmentation: AugmentationConfig,
+        workers: Workers,
+        samples: npt.NDArray[np.int64] | None = None,
+        direct: DirectFile | None = None,
     ) -> None:
         super().__init__()
         self._shape = (size, size, channels)
         self._padding = augmentation.crop_padding
         self._after_crop = kernels.after_crop(augmentation)
         self._workers = workers
+        self._samples, self._direct = samples, direct
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
         """Images [C, size, size] a sample."""
@@ -89,6 +101,8 @@ class AugmentedPictures(Operation):
 
         def read(order: Array, out: Array, metadata: Array, storage: tuple[Array, ...]) -> Array:
             samples = np.ascontiguousarray(order["sample"])
+            if self._samples is not None:
+                samples = self._samples[samples].astype(np.uint64)
             keys = np.ascontiguousarray(order["key"])
 
             def work(part: slice) -> None:
@@ -105,22 +119,33 @@ class AugmentedPictures(Operation):
 
     def _crop(self, samples: Array, keys: Array, storage: tuple[Array, ...], images: Array) -> None:
         """Read the pictures of `samples` and crop them into `images`."""
-        file, stored = storage[0], self._stored
-        if not stored.is_jpeg[samples].any():
+        stored = self._stored
+        if self._direct is None and not stored.is_jpeg[samples].any():
             where = (stored.offsets, stored.heights, stored.widths)
-            kernels.crop_stored(file, *where, samples, keys, self._padding, images)
+            kernels.crop_stored(storage[0], *where, samples, keys, self._padding, images)
             return
         for i, sample in enumerate(samples):
-            start, shape = (
-                stored.offsets[sample],
-                (stored.heights[sample], stored.widths[sample], 3),
-            )
-            if stored.is_jpeg[sample]:
-                size = int(storage[2][np.searchsorted(storage[1], np.uint64(start))])
-                picture = _decode(file[start : start + size], shape, sample)
-            else:
-                picture = file[start : start + math.prod(shape)].reshape(shape)
-            kernels.crop(picture, keys[i], self._padding, images[i])
+            kernels.crop(self._picture(sample, storage), keys[i], self._padding, images[i])
+
+    def _picture(self, sample: int, storage: tuple[Array, ...]) -> Array:
+        """The pixels [h, w, C] of one sample, read-only."""
+        file, starts, lengths = storage
+        stored = self._stored
+        start = int(stored.offsets[sample])
+        shape = (int(stored.heights[sample]), int(stored.widths[sample]), self._shape[2])
+        if stored.is_jpeg[sample]:
+            length = int(lengths[np.searchsorted(starts, np.uint64(start))])
+        else:
+            length = math.prod(shape)
+        if self._direct is None:
+            data = file[start : start + length]
+        else:
+            data = self._direct.read(start, length)
+        if stored.is_jpeg[sample]:
+            return _decode(data, shape, sample)
+        picture = data.reshape(shape)
+        picture.flags.writeable = False  # one type, so that numba compiles `crop` once
+        return picture
 
 
 def _decode(data: Array, shape: tuple[int, int, int], sample: int) -> Array:
@@ -133,17 +158,27 @@ def _decode(data: Array, shape: tuple[int, int, int], sample: int) -> Array:
     )
     if status != 0:
         raise ValueError(f"the JPEG of sample {sample} is damaged: write the file again")
-    picture.flags.writeable = False  # the type that numba has compiled `crop` for already
+    picture.flags.writeable = False
     return picture
 
 
 class Labels(IntDecoder):
-    """The label of each sample, [n, 1]."""
+    """The label of each sample, [n, 1].
+
+    Args:
+        labels: [N] by sample id.
+    """
+
+    def __init__(self, labels: npt.NDArray[np.int64]) -> None:
+        super().__init__()
+        self._labels = labels
 
     def generate_code(self) -> Callable[..., Array]:
         """FFCV calls the result with its slice of the order and the memory asked for."""
 
-        def read(order: Array, out: Array, labels: Array, storage: tuple[Array, ...]) -> Array:
+        labels = self._labels
+
+        def read(order: Array, out: Array, metadata: Array, storage: tuple[Array, ...]) -> Array:
             out[:, 0] = labels[order["sample"]]
             return out
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.betons.format import BetonFile, read_beton
+from pipeline.data.classes import ClassSubset
 from pipeline.data.pixels import exact_photo, shorter_side, train_photo
 from pipeline.data.sources import Source, Split, open_source
 
@@ -45,18 +46,22 @@ class Pictures(Protocol):
         ...
 
 
-def open_pictures(spec: str, split: Split, size: int, preset: Preset) -> Pictures:
+def open_pictures(
+    spec: str, split: Split, size: int, preset: Preset, any_size: bool = False
+) -> SourcePictures | BetonPictures:
     """The pictures of a dataset spec.
 
     Args:
         size: side of the model's images.
         preset: `train`: photographs somewhat larger, to crop from; `exact`: as certified.
+        any_size: the pictures of a .beton file may have any size, since they are cropped and
+            resized at random.
 
     Raises:
         ValueError: there is no such data set, or its images have another size.
     """
     if spec.endswith(".beton"):
-        return BetonPictures(read_beton(_existing(Path(spec))), size, preset)
+        return BetonPictures(read_beton(_existing(Path(spec))), size, preset, any_size)
     return SourcePictures(open_source(spec, split), size, preset)
 
 
@@ -99,7 +104,7 @@ class SourcePictures:
 class BetonPictures:
     """A .beton file, read through NumPy. Its header tells the size of every picture."""
 
-    def __init__(self, beton: BetonFile, size: int, preset: Preset) -> None:
+    def __init__(self, beton: BetonFile, size: int, preset: Preset, any_size: bool = False) -> None:
         self.labels = beton.labels
         self.class_names = beton.class_names
         self.channels = beton.channels
@@ -110,7 +115,8 @@ class BetonPictures:
                 f"{beton.path} holds JPEG images, which are not exact and cannot be certified: "
                 "write exact pixels with tools/write_beton.py --preset exact"
             )
-        self._check_sizes(size, preset)
+        if not any_size:
+            self._check_sizes(size, preset)
 
     @property
     def is_raw(self) -> bool:
@@ -140,6 +146,19 @@ class BetonPictures:
                 f"sample {first} of {beton.path} has {_pixels(*sides[:, first])}, and the model "
                 f"takes {_pixels(size, size)}: {mend}"
             )
+
+
+class SubsetPictures:
+    """Those of some classes (`classes.py`)."""
+
+    def __init__(self, pictures: Pictures, subset: ClassSubset) -> None:
+        self.labels, self.class_names = subset.labels, subset.class_names
+        self.channels, self.exact = pictures.channels, pictures.exact
+        self._pictures, self._samples = pictures, subset.samples
+
+    def picture(self, index: int) -> Pixels:
+        """See `Pictures`; `index` counts what is left."""
+        return self._pictures.picture(int(self._samples[index]))
 
 
 def _existing(path: Path) -> Path:

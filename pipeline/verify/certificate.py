@@ -58,7 +58,7 @@ def read_certificate(content: bytes) -> Record:
         found = record.text(key)
         require(found == expected, f"the {key} {quote(found)} is not {quote(expected)}")
     record.record("input").only({"shape", "space"})
-    record.record("dataset").only({"spec", "num_samples"})
+    record.record("dataset").only({"spec", "num_samples", "classes"})
     space = record.record("input").text("space")
     require(space == SPACE, f"the input space {quote(space)} is not the one that is checked")
     count, samples = (
@@ -68,5 +68,19 @@ def read_certificate(content: bytes) -> Record:
     require(samples == count, f"num_images is {count}, but the data set has {samples} samples")
     classes, names = record.count("num_classes", 2, MOST_CLASSES), record.texts("class_names")
     require(len(names) == classes, f"there are {len(names)} class names for {classes} classes")
+    chosen = chosen_classes(record)
+    require(
+        chosen is None or (len(set(chosen)) == len(chosen) <= classes),
+        "the classes chosen from the data set repeat, or are more than the model has",
+    )
     require(len(record.items("layers")) > 0, f"{CERTIFICATE} has no layers")
     return record
+
+
+def chosen_classes(record: Record) -> list[int] | None:
+    """The classes that the certificate speaks of, None for all of the data set.
+
+    They are labels in the whole data set, in the order of the certificate's own labels.
+    """
+    dataset = record.record("dataset")
+    return dataset.integers("classes", 0, MOST_CLASSES) if "classes" in dataset.values else None

@@ -3,7 +3,9 @@
 Notable: the data set is identified by its content alone: the sha256 over
 b"certline dataset 1\n" and, for every sample in index order, the label (int64), height, width and
 channels (three uint32), and the pixels (uint8, height by width by channels), all little-endian.
-A file that holds several splits is searched for the one with the right hash.
+A file that holds several splits is searched for the one with the right hash. Where a certificate
+speaks of some of the file's classes only, it names them, and the images of those classes, their
+labels counted in the order named, are the data set.
 """
 
 from __future__ import annotations
@@ -51,21 +53,61 @@ class ArrayImages:
         return int(self.labels[index])
 
 
-Images = ArrayImages | BetonImages
+class ChosenImages:
+    """The images of some classes, in the order of the whole set.
+
+    Args:
+        images: the whole set.
+        classes: labels there; the position in the list is the label here.
+    """
+
+    def __init__(self, images: ArrayImages | BetonImages, classes: Sequence[int]) -> None:
+        self._images = images
+        new = {label: position for position, label in enumerate(classes)}
+        labels = [images.label(index) for index in range(len(images))]
+        self._indices = [index for index, label in enumerate(labels) if label in new]
+        self._labels = [new[labels[index]] for index in self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 [H, W, C]."""
+        return self._images.image(self._indices[index])
+
+    def label(self, index: int) -> int:
+        """The position of the image's class among the chosen."""
+        return self._labels[index]
 
 
-def open_images(path: Path, digest: str, count: int, advance: Callable[[int, int], None]) -> Images:
+Images = ArrayImages | BetonImages | ChosenImages
+
+
+def open_images(
+    path: Path,
+    digest: str,
+    count: int,
+    classes: Sequence[int] | None,
+    advance: Callable[[int, int], None],
+) -> Images:
     """The data set with the content hash `digest` in a .npz or exact .beton file.
+
+    Args:
+        count: how many images it must have.
+        classes: those of the file that are meant, in order; None for all.
 
     Raises:
         Refusal: no split in the file has that content, or the file is damaged.
     """
     if path.suffix == ".beton":
-        candidates: Sequence[tuple[str, Images]] = [(path.name, BetonImages(path))]
+        whole: Sequence[tuple[str, ArrayImages | BetonImages]] = [(path.name, BetonImages(path))]
     elif path.suffix == ".npz":
-        candidates = _read_npz(path)
+        whole = _read_npz(path)
     else:
         raise Refusal(f"{quote(path.name)} is neither an exact .beton nor an .npz file")
+    candidates: Sequence[tuple[str, Images]] = whole
+    if classes is not None:
+        candidates = [(name, ChosenImages(images, classes)) for name, images in whole]
     hashes = []
     for name, images in candidates:
         if len(images) != count and len(candidates) > 1:
@@ -91,7 +133,7 @@ def content_hash(images: Images, advance: Callable[[int, int], None]) -> str:
     return digest.hexdigest()
 
 
-def _read_npz(path: Path) -> list[tuple[str, Images]]:
+def _read_npz(path: Path) -> list[tuple[str, ArrayImages]]:
     """Every pair of arrays in the file that can be images and labels."""
     try:
         with zipfile.ZipFile(path) as archive:

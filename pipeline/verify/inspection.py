@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from pipeline.verify.certificate import read_certificate
+from pipeline.verify.certificate import chosen_classes, read_certificate
 from pipeline.verify.datasets import open_images
 from pipeline.verify.directory import (
     CERTIFICATE,
@@ -199,11 +199,14 @@ class Inspection:
         if self._data is None:
             return None
         digest = self.certificate.digest("dataset_sha256")
-        images = open_images(self._data, digest, len(self.rows), self._progress("hash of the data"))
+        classes = chosen_classes(self.certificate)
+        count = len(self.rows)
+        images = open_images(self._data, digest, count, classes, self._progress("hash of the data"))
         forward = Forward(self.network)
         check = LogitCheck(forward, self.distances, self.lipschitz_bound, self.epsilons)
         check.check(self.rows, images, self._progress("logits"))
-        return f"hash, labels, {len(self.rows)} predictions; {check.summary()}"
+        which = "" if classes is None else f" of the {len(classes)} classes chosen"
+        return f"hash, labels, {count} predictions{which}; {check.summary()}"
 
     def summary(self) -> str:
         """The last line of a certificate that holds."""

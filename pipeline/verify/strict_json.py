@@ -101,6 +101,10 @@ class Record:
         self._require(all(isinstance(value, str) for value in values), key, "a list of strings")
         return values
 
+    def integers(self, key: str, least: int, most: int) -> list[int]:
+        """A list of integers from `least` to `most`."""
+        return [self._integer(item, key, least, most) for item in self.items(key)]
+
     def shape(self, key: str, lengths: tuple[int, ...]) -> tuple[int, ...]:
         """A list of positive integers, as many as one of `lengths`."""
         values = self.items(key)

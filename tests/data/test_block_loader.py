@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config import DataConfig
 from pipeline.data.betons.write import write_beton
 from pipeline.data.content import ContentHash
 from pipeline.data.loader import BLOCK, open_block_loader
@@ -37,7 +38,7 @@ def test_the_hash_is_that_of_the_source() -> None:
     source = open_source("digits", "val")
     for index in range(len(source)):
         expected.update(int(source.labels[index]), source.image(index))
-    loader = open_block_loader("digits", "val", 8, workers=2)
+    loader = open_block_loader("digits", "val", 8, data=DataConfig(workers=2))
     assert loader.dataset_sha256() == expected.hexdigest()
     other = open_block_loader("digits", "train", 8)
     assert other.dataset_sha256() != expected.hexdigest()
@@ -84,7 +85,7 @@ def test_photographs_and_the_beton_written_from_them_are_the_same_data(tmp_path:
 
 def test_closing_ends_the_threads() -> None:
     before = threading.active_count()
-    loader = open_block_loader("digits", "val", 8, workers=2)
+    loader = open_block_loader("digits", "val", 8, data=DataConfig(workers=2))
     next(loader.blocks([0, 1]))
     loader.close()
     assert threading.active_count() == before

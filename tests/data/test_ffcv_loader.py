@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("ffcv")
 
-from pipeline.config import AugmentationConfig
+from pipeline.config import AugmentationConfig, DataConfig
 from pipeline.data import kernels
 from pipeline.data.base import DatasetInfo
 from pipeline.data.order import Order
@@ -49,7 +49,9 @@ def open_loader(
 ) -> FfcvTrainLoader:
     info = DatasetInfo(str(path), count, shape, 7, tuple("abcdefg"), False)
     order = Order(count, batch_size, seed=5)
-    return FfcvTrainLoader(str(path), info, order, world, augmentation, workers)
+    labels = np.array(LABELS[:count] if count <= COUNT else [0] * count)
+    data = DataConfig(augmentation=augmentation)
+    return FfcvTrainLoader(str(path), labels, None, info, order, world, data, workers)
 
 
 def by_sample(batches: list[Batch]) -> dict[int, tuple[bytes, int]]:

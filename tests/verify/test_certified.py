@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from pipeline.certify import certifier, certify
+from pipeline.certify import certifier, certify, certify_again
+from pipeline.config import ClassesConfig, DataConfig
+from pipeline.data.loader import open_block_loader
 from pipeline.layers.network import ExportedNetwork
 from pipeline.models import build_model
 from pipeline.verify import verify_certificate
@@ -123,3 +125,31 @@ def test_altered_with_consistent_hashes(
     path.write_text(json.dumps(certificate))
     verdict = verify_certificate(directory)
     assert verdict.refusal is not None and sentence in verdict.refusal, verdict.refusal
+
+
+def test_a_subset_of_the_classes_of_a_file(tmp_path: Path) -> None:
+    """The certificate names the classes; the verifier finds the images in the whole file."""
+    random = np.random.default_rng(3)
+    images = random.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(60) % 5
+    np.savez(tmp_path / "data.npz", x_val=images, y_val=labels)
+    torch.manual_seed(0)
+    model = build_model("liresnet", 3, 8, 1, depth=1, width=8)
+    data = DataConfig(classes=ClassesConfig(names=[4, 0, 3]))
+    loader = open_block_loader(f"npz:{tmp_path / 'data.npz'}", "val", 8, data)
+    certify(model.export(), loader, EPSILONS, tmp_path / "certificate")
+    verdict = verify_certificate(tmp_path / "certificate", tmp_path / "data.npz")
+    assert verdict.verified, verdict
+    path = tmp_path / "certificate" / "certificate.json"
+    tree = json.loads(path.read_text())
+    assert tree["num_images"] == 36
+    assert tree["dataset"]["classes"] == [4, 0, 3]
+    for wrong in ([0, 4, 3], [4, 0], [4, 0, 3, 1], [4, 0, 0], [4, 0, "3"], []):
+        tree["dataset"]["classes"] = wrong
+        path.write_text(json.dumps(tree))
+        assert not verify_certificate(tmp_path / "certificate", tmp_path / "data.npz").verified
+    again = tmp_path / "again"
+    tree["dataset"]["classes"] = [4, 0, 3]
+    path.write_text(json.dumps(tree))
+    assert certify_again(tmp_path / "certificate", again).dataset["classes"] == [4, 0, 3]
+    loader.close()

@@ -92,7 +92,7 @@ def test_truncated_beton_is_refused(tmp_path: Path, keep: int) -> None:
     content = (tmp_path / "a.beton").read_bytes()
     (tmp_path / "a.beton").write_bytes(content[:keep])
     with pytest.raises(Refusal, match=r"a\.beton"):
-        open_images(tmp_path / "a.beton", "0" * 64, 7, silent)
+        open_images(tmp_path / "a.beton", "0" * 64, 7, None, silent)
 
 
 def test_jpeg_beton_is_refused(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_npz_finds_the_split_by_its_hash(tmp_path: Path) -> None:
     )
     for images, labels in ((train, np.arange(6)), (test, np.arange(3))):
         digest = content_hash(ArrayImages(images[..., None], labels), silent)
-        found = open_images(tmp_path / "a.npz", digest, len(images), silent)
+        found = open_images(tmp_path / "a.npz", digest, len(images), None, silent)
         np.testing.assert_array_equal(found.image(1)[..., 0], images[1])
     with pytest.raises(Refusal, match="another data set"):
-        open_images(tmp_path / "a.npz", "0" * 64, 6, silent)
+        open_images(tmp_path / "a.npz", "0" * 64, 6, None, silent)
 
 
 def test_npz_that_must_be_refused(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_npz_that_must_be_refused(tmp_path: Path) -> None:
     for arrays, sentence in cases:
         np.savez(path, **arrays)  # type: ignore[arg-type]
         with pytest.raises(Refusal, match=sentence):
-            open_images(path, "0" * 64, 2, silent)
+            open_images(path, "0" * 64, 2, None, silent)
     path.write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(Refusal, match="cannot be read"):
-        open_images(path, "0" * 64, 2, silent)
+        open_images(path, "0" * 64, 2, None, silent)
     with pytest.raises(Refusal, match="neither"):
-        open_images(tmp_path / "a.tar", "0" * 64, 2, silent)
+        open_images(tmp_path / "a.tar", "0" * 64, 2, None, silent)
