@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.sources import open_source
+from pipeline.data.sources.base import UnreadablePicture
 from pipeline.data.sources.digits import validation_indices
 from tests.shared_data import shared_file
 
@@ -177,8 +178,36 @@ def test_links_to_classes_are_followed_and_links_in_a_tar_refused(tmp_path: Path
 def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
     source = open_source(f"folder:{make_folder(tmp_path / 'photos', FILES)}", "train")
     (tmp_path / "photos/train/cat/b.png").unlink()
-    with pytest.raises(ValueError, match=r"photos/train/cat/b\.png cannot be read"):
+    with pytest.raises(UnreadablePicture, match=r"photos/train/cat/b\.png cannot be read") as error:
         source.image(2)
+    assert error.value.picture == source.describe(2)
+    assert error.value.reason == "No such file or directory"
+
+
+def test_the_identity_is_that_of_the_listing(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", FILES)
+    spec = f"folder:{folder}"
+    first = open_source(spec, "train").identity
+    assert len(first) == 64
+    assert open_source(spec, "train").identity == first
+    assert open_source(f"folder:{make_tar(tmp_path / 'a.tar', FILES)}", "train").identity == first
+    found = {first, open_source(spec, "val").identity}
+    (folder / "train/cat/b.png").write_bytes(png(8, 9, seed=2))
+    found.add(open_source(spec, "train").identity)
+    (folder / "train/cat/b.png").rename(folder / "train/ant/b.png")
+    found.add(open_source(spec, "train").identity)
+    (folder / "train/ant/b.png").unlink()
+    (folder / "train/ant/b.png").symlink_to("/nowhere")
+    found.add(open_source(spec, "train").identity)
+    assert len(found) == 5
+    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    for change in (0, 1):
+        images[0, 0, 0] = change
+        for label in (0, 1):
+            spec = save_npz(tmp_path, image=images, label=np.array([label, 1]))
+            found.add(open_source(spec, "val").identity)
+    found.add(open_source("digits", "val").identity)
+    assert len(found) == 10
 
 
 def test_small_square_pictures_of_one_size_are_no_photographs(tmp_path: Path) -> None:
@@ -189,7 +218,9 @@ def test_small_square_pictures_of_one_size_are_no_photographs(tmp_path: Path) ->
     odd = make_folder(tmp_path / "odd", {**many, "b/078.png": png(8, 9)})
     source = open_source(f"folder:{odd}", "train")  # the odd one is not among those looked at
     assert not source.photographs
-    with pytest.raises(ValueError, match=r"b/078\.png has 8x9 pixels, the others 8x8"):
+    with pytest.raises(
+        ValueError, match=r"b/078\.png cannot be read \(it has 8x9 pixels, the others 8x8"
+    ):
         source.image(158)
     for index, sides in enumerate([(65, 65), (40, 41)]):
         files = {f"{name}/0.png": png(*sides) for name in "ab"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -19,6 +21,16 @@ SMALL = 64
 """Longest side of pictures that are data of one size rather than photographs."""
 LOOKED_AT = 64
 """Pictures whose size decides that."""
+
+
+class UnreadablePicture(ValueError):
+    """One picture cannot be read, and the others may well be: what `--on-error skip` skips."""
+
+    def __init__(self, picture: str, reason: str, mend: str = "mend or remove it") -> None:
+        super().__init__(f"picture {picture} cannot be read ({reason}): {mend}")
+        self.picture = picture
+        """As `Source.describe` names it."""
+        self.reason = reason
 
 
 class Source(Protocol):
@@ -39,8 +51,13 @@ class Source(Protocol):
         """The picture as it is, [H, W, C] uint8; C = 1 only where the whole set is grey.
 
         Raises:
-            ValueError: it cannot be read, naming it.
+            UnreadablePicture: it cannot be read, naming it.
         """
+        ...
+
+    @property
+    def identity(self) -> str:
+        """sha256 of the listing (`fingerprint`): whether this is still the same source."""
         ...
 
     def describe(self, index: int) -> str:
@@ -57,7 +74,7 @@ def decode_rgb(data: bytes, name: str, side: int | None = None) -> Pixels:
         side: the height and width that it must have (`small_side`).
 
     Raises:
-        ValueError: it is damaged, no picture, of more than 8 bits, or not of that size.
+        UnreadablePicture: it is damaged, no picture, of more than 8 bits, or not of that size.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -65,15 +82,40 @@ def decode_rgb(data: bytes, name: str, side: int | None = None) -> Pixels:
                 raise ValueError(f"mode {picture.mode}, more than 8 bits a channel")
             pixels = np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"picture {name} cannot be read ({reason}): mend or remove it") from None
+        raise UnreadablePicture(name, " ".join(str(error).split())) from None
     if side is not None and pixels.shape[:2] != (side, side):
         height, width, _ = pixels.shape
-        raise ValueError(
-            f"picture {name} has {height}x{width} pixels, the others {side}x{side}, and such small "
-            "pictures are not resized: mend or remove it"
+        raise UnreadablePicture(
+            name, f"it has {height}x{width} pixels, the others {side}x{side}, and is not resized"
         )
     return pixels
+
+
+def fingerprint(
+    class_names: Sequence[str], labels: npt.NDArray[np.int64], contents: Iterable[bytes]
+) -> str:
+    """sha256 over class names, labels [N] and what tells the pictures from others.
+
+    Args:
+        contents: name and size of every file in order (`named_size`), or the pixels themselves.
+    """
+    sha256 = hashlib.sha256(b"certline source 1\n")
+    sha256.update(json.dumps(list(class_names)).encode() + b"\n")
+    sha256.update(labels.astype("<i8").tobytes())
+    for content in contents:
+        sha256.update(content)
+    return sha256.hexdigest()
+
+
+def named_size(name: str, size: int) -> bytes:
+    """A file in a fingerprint."""
+    return f"{name}\0{size}\n".encode("utf-8", "surrogateescape")
+
+
+def array_content(array: npt.NDArray[np.generic]) -> Iterable[bytes]:
+    """An array in a fingerprint: type and shape, then everything in it."""
+    yield f"{array.dtype.str} {array.shape}\n".encode()
+    yield np.ascontiguousarray(array).tobytes()
 
 
 def small_side(data: Callable[[int], bytes], count: int) -> int | None:

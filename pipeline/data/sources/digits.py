@@ -8,11 +8,12 @@ classes in proportion by largest remainders. 1437 are left for training, both in
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.sources.base import Pixels, Split
+from pipeline.data.sources.base import Pixels, Split, array_content, fingerprint
 
 VALIDATION = 360
 
@@ -42,6 +43,11 @@ class Digits:
     def image(self, index: int) -> Pixels:
         """[8, 8, 1] uint8."""
         return self._images[index]
+
+    @cached_property
+    def identity(self) -> str:
+        """See `Source`."""
+        return fingerprint(self.class_names, self.labels, array_content(self._images))
 
     def describe(self, index: int) -> str:
         """The image's number in scikit-learn's set."""

@@ -20,12 +20,22 @@ import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.sources.base import Pixels, Split, decode_rgb, existing, small_side
+from pipeline.data.sources.base import (
+    Pixels,
+    Split,
+    UnreadablePicture,
+    decode_rgb,
+    existing,
+    fingerprint,
+    named_size,
+    small_side,
+)
 
 TOP = ""
 """The root of a tree; every other path in it is relative, with slashes."""
@@ -40,6 +50,8 @@ class _Tree:
     folders: set[str]
     """Without the root itself."""
     read: Callable[[str], bytes]
+    size: Callable[[str], int]
+    """Bytes of a file; -1 where it cannot be looked at."""
 
     def inside(self, root: str) -> set[str]:
         """Names of the folders in a folder, without hidden ones."""
@@ -76,7 +88,7 @@ class ClassFolders:
                 f"data {spec}: class {classes[counts.argmin()]!r} in {self._prefix}{root} is "
                 "empty: add pictures or remove it"
             )
-        self._read = tree.read
+        self._tree = tree
         self._side = small_side(lambda index: tree.read(self._files[index]), len(self._files))
         self.photographs = self._side is None
 
@@ -87,10 +99,16 @@ class ClassFolders:
         """[H, W, 3] uint8."""
         name = self.describe(index)
         try:
-            data = self._read(self._files[index])
+            data = self._tree.read(self._files[index])
         except OSError as error:
-            raise ValueError(f"picture {name} cannot be read ({error.strerror})") from None
+            raise UnreadablePicture(name, error.strerror or str(error)) from None
         return decode_rgb(data, name, self._side)
+
+    @cached_property
+    def identity(self) -> str:
+        """See `Source`."""
+        contents = (named_size(file, self._tree.size(file)) for file in self._files)
+        return fingerprint(self.class_names, self.labels, contents)
 
     def describe(self, index: int) -> str:
         """Archive or folder, and the file in it."""
@@ -164,7 +182,14 @@ def _read_folder(path: Path) -> _Tree:
         here = TOP if here == "." else here
         folders.update(_join(here, name) for name in inside)
         files.extend(_join(here, name) for name in names)
-    return _Tree(files, folders, lambda file: (path / file).read_bytes())
+
+    def size(file: str) -> int:
+        try:
+            return (path / file).stat().st_size
+        except OSError:
+            return -1
+
+    return _Tree(files, folders, lambda file: (path / file).read_bytes(), size)
 
 
 def _read_tar(path: Path) -> _Tree:
@@ -197,4 +222,4 @@ def _read_tar(path: Path) -> _Tree:
             file.seek(start)
             return file.read(size)
 
-    return _Tree(list(places), folders, read)
+    return _Tree(list(places), folders, read, lambda name: places[name][1])

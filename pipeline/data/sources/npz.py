@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ import numpy.typing as npt
 from pipeline.data.sources.base import (
     Pixels,
     Split,
+    array_content,
     check_labels,
     decode_rgb,
     existing,
+    fingerprint,
     small_side,
 )
 
@@ -83,6 +87,13 @@ class NpzArchive:
         if self._bytes is None:
             return self._images[index]
         return decode_rgb(self._encoded(index), self.describe(index), self._side)
+
+    @cached_property
+    def identity(self) -> str:
+        """See `Source`."""
+        arrays = (self._images,) if self._bytes is None else (self._bytes, self._offsets)
+        contents = chain.from_iterable(array_content(array) for array in arrays)
+        return fingerprint(self.class_names, self.labels, contents)
 
     def describe(self, index: int) -> str:
         """File, split and number."""
