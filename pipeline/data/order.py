@@ -21,8 +21,8 @@ import numpy.typing as npt
 KEY = np.dtype([("sample", "<u8"), ("key", "<u8")])
 """One entry of an order: a sample id and the key of its augmentation in this epoch."""
 
-PERMUTATION, AUGMENTATION = 1, 2
-"""What a hash is for; the two streams of one seed are unrelated."""
+PERMUTATION, AUGMENTATION, STORAGE = 1, 2, 3
+"""What a hash is for; the streams of one seed are unrelated."""
 
 _U64 = np.uint64
 _GOLDEN = _U64(0x9E3779B97F4A7C15)

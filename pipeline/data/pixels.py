@@ -1,4 +1,4 @@
-"""How photographs become images of one size: the presets `exact` and `train`.
+"""How photographs are resized to be stored: exactly as certified, or with room for crops.
 
 Notable:
 - `exact` is what certificates speak of: torchvision's Resize(256) and CenterCrop(224) on a PIL
@@ -43,6 +43,23 @@ def train_photo(photo: Pixels, size: int) -> Pixels:
     return _resized(photo[top : top + rows, left : left + columns], shorter_side(size))
 
 
+def limited_photo(photo: Pixels, longest: int) -> Pixels:
+    """Shrink a picture so that its longer side is `longest`; a smaller one is left as it is.
+
+    Args:
+        photo: [h, w, 3] uint8.
+        longest: pixels.
+
+    Returns:
+        [h', w', 3] uint8, at least one pixel each way.
+    """
+    height, width, _ = photo.shape
+    if max(height, width) <= longest:
+        return photo
+    scale = longest / max(height, width)
+    return _to_size(photo, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
 def exact_photo(photo: Pixels, size: int) -> Pixels:
     """Resize the shorter side and crop the middle.
 
@@ -65,8 +82,10 @@ def _resized(photo: Pixels, shorter: int) -> Pixels:
     if min(height, width) == shorter:
         return photo
     if width <= height:
-        target = (shorter, int(shorter * height / width))
-    else:
-        target = (int(shorter * width / height), shorter)
-    picture = Image.fromarray(np.ascontiguousarray(photo)).resize(target, Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+        return _to_size(photo, int(shorter * height / width), shorter)
+    return _to_size(photo, shorter, int(shorter * width / height))
+
+
+def _to_size(photo: Pixels, height: int, width: int) -> Pixels:
+    picture = Image.fromarray(np.ascontiguousarray(photo))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import DataConfig
+from pipeline.data.betons.storage import storage_of
 from pipeline.data.betons.write import write_beton
 from pipeline.data.content import ContentHash
 from pipeline.data.loader import BLOCK, open_block_loader
@@ -71,7 +72,7 @@ def test_a_beton_is_read_as_it_is(tmp_path: Path, channels: int) -> None:
 def test_photographs_and_the_beton_written_from_them_are_the_same_data(tmp_path: Path) -> None:
     pytest.importorskip("ffcv")
     spec = f"folder:{shared_file('unit_mini.tar')}"
-    card = write_beton(spec, "val", "exact", tmp_path / "val.beton", size=56, workers=2)
+    card = write_beton(spec, "val", storage_of("exact", 56), tmp_path / "val.beton", workers=2)
     photos = open_block_loader(spec, "val", 56)
     beton = open_block_loader(str(tmp_path / "val.beton"), "val", 56)
     (one,), (other,) = photos.blocks([0]), beton.blocks([0])

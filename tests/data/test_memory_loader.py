@@ -112,7 +112,7 @@ def test_an_error_reaches_the_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(images: np.ndarray, keys: np.ndarray) -> None:
         raise ArithmeticError("the kernel is broken")
 
-    monkeypatch.setattr(kernels, "after_crop", lambda augmentation: (broken,))
+    monkeypatch.setattr("pipeline.data.memory_loader.after_crop", lambda *_: (broken,))
     loader = digits()
     with pytest.raises(ArithmeticError, match="the kernel is broken"):
         list(loader.epoch(0))
@@ -174,10 +174,11 @@ def test_ffcv_and_memory_give_the_same_batches(kind: str, tmp_path: Path) -> Non
 def test_train_presets_photographs_through_ffcv(tmp_path: Path) -> None:
     """JPEG is lossy: the same windows of the same photographs, nearly the same pixels."""
     pytest.importorskip("ffcv")
+    from pipeline.data.betons.storage import storage_of
     from pipeline.data.betons.write import write_beton
 
     spec = f"folder:{shared_file('unit_mini.tar')}"
-    write_beton(spec, "train", "train", tmp_path / "train.beton", size=64, workers=2)
+    write_beton(spec, "train", storage_of("train", 64), tmp_path / "train.beton", workers=2)
     ffcv = open_loader(str(tmp_path / "train.beton"), 64, 20, "ffcv", flip=True)
     memory = open_loader(spec, 64, 20, flip=True)
     for one, other in zip(ffcv.epoch(0), memory.epoch(0), strict=True):

@@ -2,20 +2,20 @@
 
 import errno
 import hashlib
-import io
 import json
 import multiprocessing
 import shutil
 from collections import namedtuple
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pytest
 
 from pipeline.data.betons import write
+from pipeline.data.betons.estimate import estimate
 from pipeline.data.betons.format import FIELD, HEADER, read_beton
-from pipeline.data.betons.writer import write_samples
+from pipeline.data.betons.storage import PRESETS, Preset, storage_of
+from pipeline.data.betons.writer import BetonWriter
 from pipeline.data.content import ContentHash
 from pipeline.data.pixels import exact_photo, train_photo
 from pipeline.data.sources import open_source
@@ -26,7 +26,7 @@ PHOTOS = {f"train/{name}/{i}.png": png(40 + i, 60, seed=i) for name in "ab" for 
 
 
 def test_grey_digits_keep_one_channel_and_every_pixel(tmp_path: Path) -> None:
-    card = write.write_beton("digits", "val", "exact", tmp_path / "d.beton")
+    card = write.write_beton("digits", "val", storage_of("exact"), tmp_path / "d.beton")
     written, source = read_beton(tmp_path / "d.beton"), open_source("digits", "val")
     content = ContentHash()
     for index in range(360):
@@ -38,12 +38,12 @@ def test_grey_digits_keep_one_channel_and_every_pixel(tmp_path: Path) -> None:
     assert card == json.loads((tmp_path / "d.beton.json").read_text())
     assert card["dataset_sha256"] == content.hexdigest()
     assert card["image_shape"] == [1, 8, 8]
-    assert sum(card["images_per_class"].values()) == card["num_samples"] == 360
+    assert sum(card["images_per_class"]) == card["num_samples"] == 360
 
 
 def test_exact_photographs_are_stored_as_pixels(tmp_path: Path) -> None:
     spec = f"folder:{make_folder(tmp_path / 'photos', PHOTOS)}"
-    card = write.write_beton(spec, "train", "exact", tmp_path / "p.beton", size=28)
+    card = write.write_beton(spec, "train", storage_of("exact", 28), tmp_path / "p.beton")
     written, source = read_beton(tmp_path / "p.beton"), open_source(spec, "train")
     assert written.is_exact
     for index in range(6):
@@ -53,7 +53,7 @@ def test_exact_photographs_are_stored_as_pixels(tmp_path: Path) -> None:
 
 def test_photographs_for_training_are_jpegs_of_the_resized_picture(tmp_path: Path) -> None:
     spec = f"folder:{make_folder(tmp_path / 'photos', PHOTOS)}"
-    card = write.write_beton(spec, "train", "train", tmp_path / "p.beton", size=28)
+    card = write.write_beton(spec, "train", storage_of("train", 28), tmp_path / "p.beton")
     written, source = read_beton(tmp_path / "p.beton"), open_source(spec, "train")
     assert not written.is_exact
     assert card["dataset_sha256"] is None
@@ -65,7 +65,7 @@ def test_photographs_for_training_are_jpegs_of_the_resized_picture(tmp_path: Pat
 
 @pytest.mark.parametrize("preset", ["exact", "train"])
 def test_the_bytes_do_not_depend_on_the_workers(
-    tmp_path: Path, preset: write.Preset, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write, "worker_count", lambda asked: asked)  # more than there are cores
     files = {f"{name}/{i}.png": png(40 + i, 60, seed=i) for name in "ab" for i in range(20)}
@@ -73,7 +73,7 @@ def test_the_bytes_do_not_depend_on_the_workers(
     digests = set()
     for workers in (1, 2, 7):
         out = tmp_path / f"{workers}.beton"
-        write.write_beton(spec, "train", preset, out, size=28, workers=workers)
+        write.write_beton(spec, "train", storage_of(preset, 28), out, workers=workers)
         digests.add(hashlib.sha256(out.read_bytes()).hexdigest())
     assert len(digests) == 1
 
@@ -82,7 +82,7 @@ def test_images_of_many_pages(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (24, 330, 340, 3), dtype=np.uint8)
     card = write.write_beton(
         save_npz(tmp_path, image=images, label=np.arange(24) % 7),
-        "train", "exact", tmp_path / "big.beton",
+        "train", storage_of("exact"), tmp_path / "big.beton",
     )  # fmt: skip
     written = read_beton(tmp_path / "big.beton")
     assert all(np.array_equal(written.image(i), images[i]) for i in range(24))
@@ -94,12 +94,13 @@ def test_the_estimate_is_near(tmp_path: Path) -> None:
     files = {f"{name}/{i}.png": png(60, 90, seed=i) for name in "ab" for i in range(30)}
     spec = f"folder:{make_folder(tmp_path / 'photos', files)}"
     source = open_source(spec, "train")
-    presets: tuple[write.Preset, ...] = ("exact", "train")
-    for preset in presets:
-        out = tmp_path / f"{preset}.beton"
-        estimate = write.estimated_bytes(write.Pictures(source, preset, 224))
-        write.write_beton(spec, "train", preset, out, size=224)
-        assert out.stat().st_size <= estimate <= 1.2 * out.stat().st_size
+    for preset in PRESETS:
+        out, storage = tmp_path / f"{preset}.beton", storage_of(preset)
+        samples = write.StoredSource(source, storage)
+        expected = estimate(samples, write._layout(source, samples, storage), 1)
+        write.write_beton(spec, "train", storage, out)
+        assert out.stat().st_size <= expected.bytes <= 1.2 * out.stat().st_size
+        assert 0 < expected.seconds < 60
 
 
 def test_ffcv_reads_what_is_written(tmp_path: Path) -> None:
@@ -109,9 +110,9 @@ def test_ffcv_reads_what_is_written(tmp_path: Path) -> None:
     from ffcv.reader import Reader
 
     spec = f"folder:{make_folder(tmp_path / 'photos', PHOTOS)}"
-    write.write_beton(spec, "train", "train", tmp_path / "jpg.beton", size=28)
-    write.write_beton(spec, "train", "exact", tmp_path / "raw.beton", size=28)
-    write.write_beton("digits", "val", "exact", tmp_path / "grey.beton")
+    write.write_beton(spec, "train", storage_of("train", 28), tmp_path / "jpg.beton")
+    write.write_beton(spec, "train", storage_of("exact", 28), tmp_path / "raw.beton")
+    write.write_beton("digits", "val", storage_of("exact"), tmp_path / "grey.beton")
     for name, mode in (("jpg", 0), ("raw", 1), ("grey", None)):
         reader, ours = (
             Reader(str(tmp_path / f"{name}.beton")),
@@ -158,7 +159,7 @@ def test_ffcv_decodes_what_is_written(tmp_path: Path) -> None:
             train_offsets=archive["val_offsets"][:41],
             y_train=archive["y_val"][:40],
         )
-    write.write_beton(spec, "train", "train", tmp_path / "t.beton")
+    write.write_beton(spec, "train", storage_of("train"), tmp_path / "t.beton")
     source, world = open_source(spec, "train"), World(0, 1, 0)
     data = DataConfig(train=str(tmp_path / "t.beton"), backend="ffcv", workers=1)
     loader = open_train_loader(data, 64, 20, 0, world)
@@ -182,18 +183,17 @@ def test_a_damaged_picture_ends_it_with_its_name(tmp_path: Path) -> None:
     files = {**PHOTOS, "train/b/9.png": png()[:50]}
     spec = f"folder:{make_folder(tmp_path / 'photos', files)}"
     with pytest.raises(ValueError, match=r"b/9\.png cannot be read"):
-        write.write_beton(spec, "train", "exact", tmp_path / "p.beton", size=28, workers=2)
+        write.write_beton(spec, "train", storage_of("exact", 28), tmp_path / "p.beton", workers=2)
     assert left_behind(tmp_path) == []
 
 
 def test_a_picture_that_goes_bad_while_workers_run_ends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(write, "SAMPLED_FOR_ESTIMATE", 1)  # the estimate does not meet it
     files = {**PHOTOS, "train/b/9.png": png()[:50]}
     spec = f"folder:{make_folder(tmp_path / 'photos', files)}"
     with pytest.raises(ValueError, match=r"b/9\.png cannot be read"):
-        write.write_beton(spec, "train", "train", tmp_path / "p.beton", size=28, workers=2)
+        write.write_beton(spec, "train", storage_of("train", 28), tmp_path / "p.beton", workers=2)
     assert left_behind(tmp_path) == []
 
 
@@ -212,34 +212,31 @@ def test_two_writers_of_one_file_exclude_each_other(tmp_path: Path) -> None:
     try:
         assert entered.wait(60)
         with pytest.raises(ValueError, match="is being written by another process"):
-            write.write_beton("digits", "val", "exact", out)
+            write.write_beton("digits", "val", storage_of("exact"), out)
         assert left_behind(tmp_path) == ["d.beton.partial"]
     finally:
         other.kill()
         other.join()
-    write.write_beton("digits", "val", "exact", out)  # a killed writer's file is taken over
+    write.write_beton(
+        "digits", "val", storage_of("exact"), out
+    )  # a killed writer's file is taken over
     assert left_behind(tmp_path) == ["d.beton", "d.beton.json"]
-
-
-class Full(io.BytesIO):
-    """A file on a disk with room for 3 MB."""
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        if self.tell() > 3_000_000:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(data)
 
 
 def test_a_disk_that_fills_up_while_writing_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def on_full_disk(_: BinaryIO, *rest: object) -> None:
-        write_samples(Full(), *rest)  # type: ignore[arg-type]
+    put = BetonWriter._put
 
-    monkeypatch.setattr(write, "write_samples", on_full_disk)
+    def on_full_disk(writer: BetonWriter, data: bytes) -> tuple[int, int]:
+        if writer._end > 3_000_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return put(writer, data)
+
+    monkeypatch.setattr(BetonWriter, "_put", on_full_disk)
     spec = save_npz(tmp_path, image=np.zeros((70, 128, 128, 3), np.uint8), label=np.zeros(70, int))
     with pytest.raises(ValueError, match=r"x\.beton cannot be written: No space left"):
-        write.write_beton(spec, "train", "exact", tmp_path / "x.beton", workers=2)
+        write.write_beton(spec, "train", storage_of("exact"), tmp_path / "x.beton", workers=2)
     assert left_behind(tmp_path) == []
 
 
@@ -249,7 +246,7 @@ def test_a_full_disk_is_refused_before_the_first_byte(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
     with pytest.raises(ValueError, match=r"only 1 MB are free .* make room"):
-        write.write_beton("digits", "val", "exact", tmp_path / "d.beton")
+        write.write_beton("digits", "val", storage_of("exact"), tmp_path / "d.beton")
     assert left_behind(tmp_path) == []
 
 
@@ -257,16 +254,16 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
     out = tmp_path / "d.beton"
     out.write_bytes(b"precious")
     with pytest.raises(ValueError, match="exists: give --force"):
-        write.write_beton("digits", "val", "exact", out)
+        write.write_beton("digits", "val", storage_of("exact"), out)
     assert out.read_bytes() == b"precious"
-    write.write_beton("digits", "val", "exact", out, force=True)
+    write.write_beton("digits", "val", storage_of("exact"), out, force=True)
     assert len(read_beton(out)) == 360
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("digits") / "d.beton"
-    write.write_beton("digits", "val", "exact", path)
+    write.write_beton("digits", "val", storage_of("exact"), path)
     return path
 
 
@@ -320,9 +317,9 @@ def test_arrays_of_another_type_are_refused(digits: Path, tmp_path: Path) -> Non
 
 
 def test_a_size_that_is_not_the_images_own_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--size 32: these images have 8 pixels a side"):
-        write.write_beton("digits", "val", "exact", tmp_path / "d.beton", size=32)
-    write.write_beton("digits", "val", "exact", tmp_path / "d.beton", size=8)
+    with pytest.raises(ValueError, match="8 pixels a side and are stored untouched"):
+        write.write_beton("digits", "val", storage_of("exact", 32), tmp_path / "d.beton")
+    write.write_beton("digits", "val", storage_of("exact", 8), tmp_path / "d.beton")
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
@@ -344,7 +341,7 @@ def test_without_a_card_the_classes_are_numbers(digits: Path, tmp_path: Path) ->
 
 def test_real_photographs(tmp_path: Path) -> None:
     spec = f"folder:{shared_file('unit_mini.tar')}"
-    card = write.write_beton(spec, "val", "exact", tmp_path / "v.beton")
+    card = write.write_beton(spec, "val", storage_of("exact"), tmp_path / "v.beton")
     written, source = read_beton(tmp_path / "v.beton"), open_source(spec, "val")
     assert card["num_samples"] == 30
     for index in range(0, 30, 7):

@@ -77,6 +77,8 @@ class BetonFile:
     """[N], of the stored pictures."""
     channels: int
     class_names: tuple[str, ...]
+    is_raw: npt.NDArray[np.bool_]
+    """[N], stored as pixels, not as JPEG."""
     is_exact: bool
     """No picture was compressed with loss."""
 
@@ -116,13 +118,13 @@ class BetonFile:
                 raise ValueError(f"{self.path} holds arrays that are not uint8 [H, W, C]")
             self.channels = channels
             self.heights, self.widths = np.full(count, height), np.full(count, width)
-            self._places, self._is_raw = image.astype(np.int64), np.ones(count, bool)
+            self._places, self.is_raw = image.astype(np.int64), np.ones(count, bool)
         else:
             self.channels = 3
             self.heights = image["height"].astype(np.int64)
             self.widths = image["width"].astype(np.int64)
-            self._places, self._is_raw = image["place"].astype(np.int64), image["mode"] == RAW
-        self.is_exact = bool(self._is_raw.all())
+            self._places, self.is_raw = image["place"].astype(np.int64), image["mode"] == RAW
+        self.is_exact = bool(self.is_raw.all())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -137,7 +139,7 @@ class BetonFile:
         Raises:
             ValueError: the picture is stored as JPEG.
         """
-        if not self._is_raw[index]:
+        if not self.is_raw[index]:
             raise ValueError(
                 f"sample {index} of {self.path} is stored as JPEG: for exact pixels write the file "
                 "with tools/write_beton.py --preset exact"
