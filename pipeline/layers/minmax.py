@@ -4,12 +4,14 @@ Notable:
 - Halves, not neighbours: channel c is paired with channel c + C/2; the maxima come first.
 - By comparison. min = a + b − max would round, and cost the exactness that certification uses.
 - Sorting is a permutation at every point, hence 1-Lipschitz, and in floats it rounds nothing.
+- Its backward is the same permutation the other way. Where two channels tie it takes their order as
+  they lie; torch's maximum and minimum would share the gradients, at three times the cost.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,8 +23,30 @@ from pipeline.lipschitz.power_iteration import NormRequest
 
 def minmax(x: Tensor) -> Tensor:
     """[B, C, ...] -> [B, C, ...], C even: maxima of the channel halves, then their minima."""
-    first, second = x.chunk(2, dim=1)
-    return torch.cat([torch.maximum(first, second), torch.minimum(first, second)], dim=1)
+    sorted_halves: Tensor = _MinMax.apply(x)
+    return sorted_halves
+
+
+class _MinMax(torch.autograd.Function):
+    """The halves sorted, with one comparison kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=1)
+        ctx.save_for_backward(first >= second)
+        return torch.cat([torch.maximum(first, second), torch.minimum(first, second)], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (in_order,) = ctx.saved_tensors
+        of_maxima, of_minima = gradients[0].chunk(2, dim=1)
+        return torch.cat(
+            [
+                torch.where(in_order, of_maxima, of_minima),
+                torch.where(in_order, of_minima, of_maxima),
+            ],
+            dim=1,
+        )
 
 
 @dataclass(frozen=True)

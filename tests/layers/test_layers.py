@@ -148,6 +148,18 @@ def test_minmax_sorts_and_keeps_every_bit() -> None:
     assert torch.equal(x.flatten().sort().values, y.flatten().sort().values)
 
 
+def test_minmax_gradient() -> None:
+    """Against torch's own maximum and minimum, and against differences."""
+    x = torch.randn(3, 6, 2, 2, dtype=torch.float64, requires_grad=True)
+    towards = torch.randn(3, 6, 2, 2, dtype=torch.float64)
+    (ours,) = torch.autograd.grad(MinMax()(x), x, towards)
+    halves = torch.cat([torch.maximum(x[:, :3], x[:, 3:]), torch.minimum(x[:, :3], x[:, 3:])], 1)
+    (theirs,) = torch.autograd.grad(halves, x, towards)
+    assert torch.equal(ours, theirs)
+    assert torch.autograd.gradcheck(MinMax(), x)
+    assert torch.autograd.gradgradcheck(MinMax(), x)
+
+
 def test_odd_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="odd number, 5; choose an even width"):
         MinMax().export("act", (5, 2, 2))
