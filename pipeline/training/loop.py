@@ -23,6 +23,7 @@ from pipeline.distributed import sum_over_ranks
 from pipeline.objectives.base import Losses, Objective
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.engine import Engine
+from pipeline.training.feed import on_device
 from pipeline.training.guards import NonFiniteError, explain
 from pipeline.types import Batch
 
@@ -107,7 +108,7 @@ class Loop:
             leaves = step >= min(self.total_steps, self.plan.max_steps or self.total_steps)
             while not leaves:
                 epoch, start = divmod(step, self.loader.steps_per_epoch)
-                for batch in self.loader.epoch(epoch, start):
+                for batch in on_device(self.loader.epoch(epoch, start), self.engine.device):
                     record = self._step(batch, step)
                     step, leaves = record.step, record.leaves
                     for callback in self.callbacks:
@@ -127,7 +128,7 @@ class Loop:
         """Step number `step`, counted from 0: forward, backward, guard, update."""
         engine, plan = self.engine, self.plan
         learning_rate, epsilon = plan.learning_rate(step), plan.epsilon(step)
-        micro_batches = batch.to(engine.device).split(plan.accumulation)
+        micro_batches = batch.split(plan.accumulation)
         engine.module.train()
         parts = []
         for number, micro in enumerate(micro_batches):

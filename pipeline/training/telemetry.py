@@ -1,6 +1,7 @@
 """The run's record: metrics.jsonl, one JSON object a line, and the same numbers in TensorBoard.
 
 Notable:
+- TensorBoard also gets pictures of augmented batches: look at them before a long run.
 - Rank 0 writes. Rows are written before the checkpoint of the same step, and a resume cuts the
   file back to the checkpoint's step: killed anywhere, no row is missing and none stands twice.
 - Rows of kind "step" have the key `loss`; rows of kind "epoch" have the validation. Times apart,
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.distributed import current_world
+from pipeline.objectives.base import Losses
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
+from pipeline.training.picture_grid import picture_grid
+from pipeline.types import Batch
 
 
 class Telemetry(Callback):
@@ -38,10 +42,13 @@ class Telemetry(Callback):
         self._board: Any = None
         self._images = 0
         self._since = 0.0
+        self._step = 0
+        self._shows_pictures = True
 
     def on_start(self, step: int) -> None:
         """Cut the record back to `step` and go on behind it."""
         self._since = time.monotonic()
+        self._step = step
         if not self._main:
             return
         # Imported here, since it takes a second and only one rank needs it.
@@ -52,8 +59,16 @@ class Telemetry(Callback):
         self._file = path.open("a", buffering=1)  # a row is in the file when the call returns
         self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
 
+    def on_micro_batch(self, batch: Batch, losses: Losses) -> None:
+        """Show some images of the first step, and of the first after epochs 1, 2, 4, 8, ..."""
+        if self._shows_pictures and self._board is not None:
+            grid = picture_grid(batch.images)
+            self._board.add_image("train/augmented_images", grid, self._step + 1)
+        self._shows_pictures = False
+
     def on_step_end(self, record: StepRecord) -> None:
         """Write a row, if it is this step's turn."""
+        self._step = record.step
         self._images += record.images
         if record.step % self._every:
             return
@@ -81,6 +96,8 @@ class Telemetry(Callback):
         """Write the epoch's row."""
         row = {"kind": "epoch", "step": record.step, "epoch": record.epoch, **record.numbers}
         self._write(row, "epoch")
+        finished = record.epoch + 1
+        self._shows_pictures = finished & (finished - 1) == 0
         # Validation and checkpoints are not training: the next row's speed does not count them.
         self._images, self._since = 0, time.monotonic()
 

@@ -1,13 +1,19 @@
 """metrics.jsonl and TensorBoard: what is in a row, and what a resume does to the file."""
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.training.callbacks import EpochRecord, StepRecord
+from pipeline.training.picture_grid import picture_grid
 from pipeline.training.telemetry import Telemetry, cut_back
+from pipeline.types import Batch
 
 LAYERS = ["stem", "neck"]
 
@@ -115,3 +121,33 @@ def test_infinity_is_null_since_json_has_none(tmp_path: Path) -> None:
     telemetry.on_step_end(step_record(1, lipschitz=float("inf")))
     telemetry.on_end()
     assert rows(tmp_path)[0]["lipschitz"] is None
+
+
+def test_pictures_of_augmented_batches_are_shown(tmp_path: Path) -> None:
+    images = torch.rand(5, 3, 16, 16)
+    batch = Batch(images, torch.zeros(5, dtype=torch.long), torch.arange(5), torch.zeros(5))
+    telemetry = Telemetry(tmp_path, LAYERS)
+    telemetry.on_start(0)
+    for step in range(1, 9):  # two steps an epoch, two micro-batches a step
+        for _ in range(2):
+            telemetry.on_micro_batch(batch, losses=None)  # type: ignore[arg-type]
+        telemetry.on_step_end(step_record(step))
+        if step % 2 == 0:
+            telemetry.on_epoch_end(EpochRecord(step, step // 2 - 1, last=False))
+    telemetry.on_end()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    shown = board.Images("train/augmented_images")
+    assert [event.step for event in shown] == [1, 3, 5]  # before epochs 1, 2 and 3, not 4
+    picture = np.asarray(Image.open(io.BytesIO(shown[0].encoded_image_string)))
+    expected = (images[1] * 255).round().to(torch.uint8)
+    assert (picture[0:64:4, 66:130:4] == expected.permute(1, 2, 0).numpy()).all()
+
+
+def test_the_grid_of_grey_images_and_of_photographs() -> None:
+    grey = torch.arange(64).view(1, 1, 8, 8).expand(40, -1, -1, -1) / 255
+    grid = picture_grid(grey)
+    assert grid.shape == (3, 4 * 66, 8 * 66) and grid.dtype == torch.uint8
+    assert torch.equal(grid[0, 0:64:8, 0:64:8], torch.arange(64, dtype=torch.uint8).view(8, 8))
+    assert (grid[:, 64:66] == 0).all() and torch.equal(grid[0], grid[2])
+    assert picture_grid(torch.rand(3, 3, 224, 224)).shape == (3, 226, 8 * 226)
