@@ -11,11 +11,20 @@ Notable:
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.types import Epsilon
 
@@ -24,13 +33,72 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
+class ResizedCropConfig(_Section):
+    """A box of random area and aspect ratio, resized: torchvision's RandomResizedCrop."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Least and greatest share of the picture's area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and greatest width over height."""
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float], field: ValidationInfo) -> tuple[float, float]:
+        largest = 1.0 if field.field_name == "scale" else math.inf
+        if not (0 < value[0] <= value[1] <= largest and math.isfinite(value[1])):
+            bound = ", not above 1" if field.field_name == "scale" else ""
+            raise ValueError(f"give the least and the greatest, in this order, above 0{bound}")
+        return value
+
+
+class RandAugmentConfig(_Section):
+    """RandAugment (Cubuk et al., 2020) as torchvision has it, and its defaults."""
+
+    operations: int = Field(2, gt=0, le=14)
+    """Operations on an image, one after the other, each any of the 14."""
+    magnitude: int = Field(9, ge=0)
+    """How strong they are: 0 to bins - 1."""
+    bins: int = Field(31, gt=1)
+
+    @model_validator(mode="after")
+    def _within_bins(self) -> RandAugmentConfig:
+        if self.magnitude >= self.bins:
+            raise ValueError(
+                f"magnitude {self.magnitude} must be below bins {self.bins}: take "
+                f"{self.bins - 1} or less"
+            )
+        return self
+
+
 class AugmentationConfig(_Section):
     """Random augmentation of training images; every draw is fixed by (seed, epoch, sample id)."""
 
     crop_padding: int = Field(0, ge=0)
     """Zero-pad by this many pixels on each side and crop back at a random place; 0 is off."""
+    resized_crop: ResizedCropConfig | None = None
+    """Instead of that crop: RandomResizedCrop; `{}` takes torchvision's defaults."""
     flip: bool = False
     """Mirror left to right with probability one half."""
+    randaugment: RandAugmentConfig | None = None
+    """`{}` takes torchvision's defaults."""
+    cutout: int = Field(0, ge=0)
+    """Side of a black square at a random place, in pixels; 0 is off."""
+
+    @field_validator("resized_crop", "randaugment", mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        if value is None or isinstance(value, dict | ResizedCropConfig | RandAugmentConfig):
+            return value
+        raise ValueError("give {} for torchvision's defaults, or leave the key out for none of it")
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> AugmentationConfig:
+        if self.crop_padding and self.resized_crop is not None:
+            raise ValueError(
+                "crop_padding and resized_crop are two ways to crop: set crop_padding to 0, or "
+                "leave resized_crop out"
+            )
+        return self
 
 
 class ClassesConfig(_Section):
@@ -299,10 +367,11 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     """Put `value` at a dotted key, e.g. `training.epochs`."""
     *sections, leaf = key.split(".")
     for section in sections:
-        child = tree.setdefault(section, {})
-        if not isinstance(child, dict):
+        if tree.get(section) is None:  # not there, or an optional section that is off
+            tree[section] = {}
+        if not isinstance(tree[section], dict):
             raise ValueError(f"--{key}: {section!r} is a single value, not a section")
-        tree = child
+        tree = tree[section]
     tree[leaf] = value
 
 

@@ -31,7 +31,8 @@ def test_options_of_the_model_pass_through(file: Path) -> None:
 
 
 def test_saved_config_reads_back_equal(file: Path, tmp_path: Path) -> None:
-    settings = config.load(file, ["--epsilon.target", "36/255", "--optimizer.clip_norm", "3"])
+    words = ["--epsilon.target", "36/255", "--optimizer.clip_norm", "3"]
+    settings = config.load(file, [*words, "--data.augmentation.resized_crop", "{}"])
     config.save(settings, tmp_path / "saved.yaml")
     assert config.load(tmp_path / "saved.yaml") == settings
 
@@ -48,6 +49,19 @@ def test_saved_config_reads_back_equal(file: Path, tmp_path: Path) -> None:
         (["--name.first", "x"], "'name' is a single value"),
         (["stray"], "expected --key value"),
         (["--certification.epsilons", "1"], "give a list"),
+        (["--data.augmentation.randaugment"], "give {} for torchvision's defaults"),
+        (["--data.augmentation.resized_crop.scale", "[0.5, 1.2]"], "above 0, not above 1"),
+        (["--data.augmentation.resized_crop.ratio", "[2, 1]"], "in this order"),
+        (["--data.augmentation.resized_crop.ratio", "[1, .inf]"], "in this order"),
+        (["--data.augmentation.resized_crop.scales", "1"], "augmentation.resized_crop.scale'"),
+        (["--data.augmentation.randaugment.magnitude", "31"], "must be below bins 31"),
+        (["--data.augmentation.randaugment.operations", "0"], "randaugment.operations' has"),
+        (["--data.augmentation.randaugment.num_ops", "2"], "unknown key"),
+        (["--data.augmentation.cutout", "-1"], "'data.augmentation.cutout' has the value -1"),
+        (
+            ["--data.augmentation.rand_augment", "{}"],
+            "did you mean 'data.augmentation.randaugment'",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_mend(
@@ -57,6 +71,29 @@ def test_a_mistake_is_one_sentence_with_the_mend(
         config.load(file, words)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_two_ways_to_crop_are_one_too_many(file: Path) -> None:
+    words = ["--data.augmentation.crop_padding", "4", "--data.augmentation.resized_crop", "{}"]
+    with pytest.raises(ValueError, match="two ways to crop: set crop_padding to 0") as error:
+        config.load(file, words)
+    assert "\n" not in str(error.value)
+
+
+def test_an_optional_section_is_switched_on_by_its_name_or_by_a_key(
+    file: Path, tmp_path: Path
+) -> None:
+    off = config.load(file)
+    assert off.data.augmentation.randaugment is None
+    config.save(off, tmp_path / "saved.yaml")  # where it stands as null
+    words = [
+        "--data.augmentation.randaugment.magnitude",
+        "5",
+        "--data.augmentation.resized-crop={}",
+    ]
+    on = config.load(tmp_path / "saved.yaml", words).data.augmentation
+    assert on.randaugment == config.RandAugmentConfig(operations=2, magnitude=5, bins=31)
+    assert on.resized_crop == config.ResizedCropConfig(scale=(0.08, 1), ratio=(3 / 4, 4 / 3))
 
 
 def test_a_missing_file_names_its_neighbour(file: Path) -> None:

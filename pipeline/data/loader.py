@@ -61,7 +61,8 @@ def open_train_loader(
             "FFCV: take --data.reading cached"
         )
     path = staged(spec, data.stage)
-    whole = open_pictures(path, "train", image_size, "train")
+    any_size = data.augmentation.resized_crop is not None
+    whole = open_pictures(path, "train", image_size, "train", any_size)
     if isinstance(whole, BetonPictures) and not (whole.is_raw or with_ffcv):
         raise ValueError(
             f"{spec} holds JPEG images, which only FFCV reads: install it (make setup as root) and "

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import pipeline.data.kernels as kernels
 from pipeline.config import AugmentationConfig
+from pipeline.data.augmentation import after_crop, cropping
 from pipeline.data.base import DatasetInfo, make_batch
 from pipeline.data.order import Order
 from pipeline.data.pictures import Pictures
@@ -41,8 +42,8 @@ class MemoryTrainLoader:
         self.info = info
         self.steps_per_epoch = order.steps_per_epoch
         self._pictures, self._order, self._world = pictures, order, world
-        self._padding = augmentation.crop_padding
-        self._after_crop = kernels.after_crop(augmentation)
+        self._cropping = cropping(augmentation)
+        self._after_crop = after_crop(augmentation, info.image_shape[1])
         self._workers = Workers(workers)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -56,7 +57,7 @@ class MemoryTrainLoader:
         channels, size, _ = self.info.image_shape
         images = np.empty((len(samples), size, size, channels), np.uint8)
         for sample, key, image in zip(samples, keys, images, strict=True):
-            kernels.crop(self._pictures.picture(int(sample)), key, self._padding, image)
+            kernels.cut(self._pictures.picture(int(sample)), key, self._cropping, image)
         for kernel in self._after_crop:
             kernel(images, keys)
         return make_batch(images.transpose(0, 3, 1, 2), self._pictures.labels[samples], samples)

@@ -28,6 +28,7 @@ from ffcv.pipeline.state import State
 
 import pipeline.data.kernels as kernels
 from pipeline.config import AugmentationConfig
+from pipeline.data.augmentation import after_crop, cropping
 from pipeline.data.direct import DirectFile
 from pipeline.data.workers import Workers
 
@@ -67,8 +68,8 @@ class AugmentedPictures(Operation):
     ) -> None:
         super().__init__()
         self._shape = (size, size, channels)
-        self._padding = augmentation.crop_padding
-        self._after_crop = kernels.after_crop(augmentation)
+        self._cropping = cropping(augmentation)
+        self._after_crop = after_crop(augmentation, size)
         self._workers = workers
         self._samples, self._direct = samples, direct
 
@@ -122,10 +123,10 @@ class AugmentedPictures(Operation):
         stored = self._stored
         if self._direct is None and not stored.is_jpeg[samples].any():
             where = (stored.offsets, stored.heights, stored.widths)
-            kernels.crop_stored(storage[0], *where, samples, keys, self._padding, images)
+            kernels.cut_stored(storage[0], *where, samples, keys, self._cropping, images)
             return
         for i, sample in enumerate(samples):
-            kernels.crop(self._picture(sample, storage), keys[i], self._padding, images[i])
+            kernels.cut(self._picture(sample, storage), keys[i], self._cropping, images[i])
 
     def _picture(self, sample: int, storage: tuple[Array, ...]) -> Array:
         """The pixels [h, w, C] of one sample, read-only."""
@@ -144,7 +145,7 @@ class AugmentedPictures(Operation):
         if stored.is_jpeg[sample]:
             return _decode(data, shape, sample)
         picture = data.reshape(shape)
-        picture.flags.writeable = False  # one type, so that numba compiles `crop` once
+        picture.flags.writeable = False  # one type, so that numba compiles `cut` once
         return picture
 
 

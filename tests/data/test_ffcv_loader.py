@@ -198,7 +198,7 @@ def test_an_error_in_a_kernel_reaches_the_consumer(
     def broken(images: np.ndarray, keys: np.ndarray) -> None:
         raise ArithmeticError("the kernel is broken")
 
-    monkeypatch.setattr(kernels, "after_crop", lambda augmentation: (broken,))
+    monkeypatch.setattr("pipeline.data.ops.after_crop", lambda *_: (broken,))
     loader = open_loader(beton)
     with pytest.raises(ArithmeticError, match="the kernel is broken") as caught:
         list(loader.epoch(0))

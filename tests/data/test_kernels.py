@@ -1,7 +1,8 @@
+"""The stream of draws, crop, flip and Cutout against NumPy."""
+
 import numpy as np
 import pytest
 
-from pipeline.config import AugmentationConfig
 from pipeline.data import kernels
 from pipeline.data.order import AUGMENTATION, mix, sample_hashes
 
@@ -57,7 +58,8 @@ def test_crop_is_numpy_padding_and_slicing(
     assert 0.95 * possible <= len(places) <= possible
 
 
-def test_crop_stored_is_crop() -> None:
+@pytest.mark.parametrize("resized", [False, True])
+def test_pictures_in_a_file_are_cut_like_others(resized: bool) -> None:
     sizes = [(20, 24), (16, 16), (33, 17)]
     pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     gap = b"\0" * 5
@@ -66,9 +68,13 @@ def test_crop_stored_is_crop() -> None:
     heights, widths = np.array(sizes, np.int64).T.copy()
     samples = np.array([2, 0, 1, 2, 2, 0], np.uint64)
     out = np.empty((6, 16, 16, 3), np.uint8)
-    kernels.crop_stored(file, offsets, heights, widths, samples, KEYS[:6], 1, out)
+    cropping = kernels.Cropping(resized, 1, (0.1, 0.9), (0.5, 2.0))
+    kernels.cut_stored(file, offsets, heights, widths, samples, KEYS[:6], cropping, out)
     for got, sample, key in zip(out, samples, KEYS, strict=False):
-        assert np.array_equal(got, reference_crop(pictures[int(sample)], key, 1, 16))
+        expected = reference_crop(pictures[int(sample)], key, 1, 16).copy()
+        if resized:
+            kernels.resized_crop(pictures[int(sample)], key, (0.1, 0.9), (0.5, 2.0), expected)
+        assert np.array_equal(got, expected)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (7, 7, 3)])
@@ -88,6 +94,18 @@ def test_flip_does_not_follow_the_crop() -> None:
     assert abs(np.corrcoef(crops, flips)[0, 1]) < 0.15
 
 
-def test_the_configuration_names_the_kernels() -> None:
-    assert kernels.after_crop(AugmentationConfig()) == ()
-    assert kernels.after_crop(AugmentationConfig(flip=True)) == (kernels.flip,)
+@pytest.mark.parametrize(("size", "side"), [(8, 3), (9, 4), (7, 7), (32, 16), (5, 1)])
+def test_cutout_is_a_black_square_around_any_pixel(size: int, side: int) -> None:
+    keys = sample_hashes(AUGMENTATION, 3, 4, np.arange(60 * size * size))
+    images = np.full((len(keys), size, size, 2), 9, np.uint8)
+    kernels.cutout(images, keys, side)
+    centres = np.zeros((size, size), np.int64)
+    for image, key in zip(images, keys, strict=True):
+        y, x = (int(reference_uniform(key, n) * size) for n in (72, 73))
+        expected = np.full((size, size, 2), 9, np.uint8)
+        top, left = y - side // 2, x - side // 2
+        expected[max(0, top) : top + side, max(0, left) : left + side] = 0
+        assert np.array_equal(image, expected)
+        centres[y, x] += 1
+    chi_square = ((centres - 60) ** 2 / 60).sum()
+    assert chi_square < size**2 + 4 * size * np.sqrt(2)  # four standard deviations
