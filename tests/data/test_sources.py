@@ -239,18 +239,40 @@ def test_a_compressed_tar_is_refused_with_the_mend(tmp_path: Path) -> None:
     ("spec", "mend"),
     [
         ("digit", "did you mean digits"),
-        ("foldr:/x", "did you mean folder:PATH"),
+        ("foldr:/x", "did you mean folder:/x"),
         ("folder:/no/such/place", "/no/such/place does not exist"),
         (f"folder:{Path(__file__).parents[1] / 'dta'}", f"did you mean {Path(__file__).parent}?"),
         (str(Path(__file__).parent), f"did you mean folder:{Path(__file__).parent}?"),
         ("npz:/no/such.npz", "does not exist"),
-        ("imagenet", "expected digits, folder:PATH, npz:PATH or a .beton file"),
+        ("imagenet", "write where it lies, imagenet:PATH"),
+        ("cifr100", "did you mean cifar100:PATH?"),
+        ("train.betn", "expected digits, imagenet:PATH, tiny_imagenet:PATH"),
+        ("folder:/data/ILSVRC2012_img_train.tar", "write imagenet:/data"),
+        ("imagenet:/data/in1k", "/data/in1k does not exist"),
     ],
 )
 def test_a_misspelt_source_names_the_mend(spec: str, mend: str) -> None:
     with pytest.raises(ValueError, match="data") as error:
         open_source(spec, "train")
     assert mend in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("photos", "folder"),
+        ("a.npz", "npz"),
+        ("ILSVRC2012_img_val.tar", "imagenet"),
+        ("in/ILSVRC2012_img_train.tar", "imagenet"),
+        ("cifar-10-python.tar.gz", "cifar10"),
+        ("in/cifar-100-binary/train.bin", "cifar100"),
+        ("tiny-imagenet-200.zip", "tiny_imagenet"),
+    ],
+)
+def test_a_bare_path_names_the_likely_form(tmp_path: Path, name: str, form: str) -> None:
+    path = make_folder(tmp_path, {name: b""}) / name.split("/")[0]
+    with pytest.raises(ValueError, match=f"did you mean {form}:{path}\\?"):
+        open_source(str(path), "val")
 
 
 def save_npz(tmp_path: Path, **arrays: np.ndarray) -> str:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 Split = Literal["train", "val"]
-
-SMALL = 64
-"""Longest side of pictures that are data of one size rather than photographs."""
-LOOKED_AT = 64
-"""Pictures whose size decides that."""
 
 
 class UnreadablePicture(ValueError):
@@ -65,32 +58,6 @@ class Source(Protocol):
         ...
 
 
-def decode_rgb(data: bytes, name: str, side: int | None = None) -> Pixels:
-    """Decode a picture file to [H, W, 3]; grey, palette and CMYK pictures become RGB.
-
-    Args:
-        data: the file.
-        name: for messages.
-        side: the height and width that it must have (`small_side`).
-
-    Raises:
-        UnreadablePicture: it is damaged, no picture, of more than 8 bits, or not of that size.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.mode.startswith(("I", "F")):  # PIL would clip at 255, silently
-                raise ValueError(f"mode {picture.mode}, more than 8 bits a channel")
-            pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadablePicture(name, " ".join(str(error).split())) from None
-    if side is not None and pixels.shape[:2] != (side, side):
-        height, width, _ = pixels.shape
-        raise UnreadablePicture(
-            name, f"it has {height}x{width} pixels, the others {side}x{side}, and is not resized"
-        )
-    return pixels
-
-
 def fingerprint(
     class_names: Sequence[str], labels: npt.NDArray[np.int64], contents: Iterable[bytes]
 ) -> str:
@@ -116,28 +83,6 @@ def array_content(array: npt.NDArray[np.generic]) -> Iterable[bytes]:
     """An array in a fingerprint: type and shape, then everything in it."""
     yield f"{array.dtype.str} {array.shape}\n".encode()
     yield np.ascontiguousarray(array).tobytes()
-
-
-def small_side(data: Callable[[int], bytes], count: int) -> int | None:
-    """The side of pictures that are all square, of one size and at most 64 px; None otherwise.
-
-    Such sets (CIFAR, Tiny-ImageNet) stay untouched; all others are photographs. The headers of a
-    few pictures decide, and `decode_rgb` holds the rest to it.
-
-    Args:
-        data: gives picture file `index`.
-        count: how many there are.
-    """
-    sizes: set[tuple[int, int]] = set()
-    for index in sorted({i * count // LOOKED_AT for i in range(LOOKED_AT)}):
-        try:
-            with Image.open(io.BytesIO(data(index))) as picture:
-                sizes.add(picture.size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            continue  # named when it is its turn
-        if len(sizes) > 1 or picture.width != picture.height or picture.width > SMALL:
-            return None
-    return sizes.pop()[0] if sizes else None
 
 
 def check_labels(

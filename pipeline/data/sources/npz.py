@@ -26,11 +26,10 @@ from pipeline.data.sources.base import (
     Split,
     array_content,
     check_labels,
-    decode_rgb,
     existing,
     fingerprint,
-    small_side,
 )
+from pipeline.data.sources.decode import decode_rgb, small_side
 
 
 class NpzArchive:
