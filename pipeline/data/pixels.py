@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+import pipeline.data.kernels as kernels
+
 Pixels = npt.NDArray[np.uint8]
+
+LARGEST_RESIZED = 2**24
+"""Pixels of a resized picture; of a longer one (1×4000 becomes 256×1,024,000) only the middle is
+computed, by a kernel that equals PIL to the bit."""
 
 LONGEST_ASPECT = 4
 """Longer over shorter side of what is stored for training, at the most."""
@@ -40,7 +46,8 @@ def train_photo(photo: Pixels, size: int) -> Pixels:
     longest = LONGEST_ASPECT * min(height, width)
     rows, columns = min(height, longest), min(width, longest)
     top, left = (height - rows) // 2, (width - columns) // 2
-    return _resized(photo[top : top + rows, left : left + columns], shorter_side(size))
+    middle = photo[top : top + rows, left : left + columns]
+    return _to_size(middle, *_resized_shape(middle, shorter_side(size)))
 
 
 def limited_photo(photo: Pixels, longest: int) -> Pixels:
@@ -70,22 +77,29 @@ def exact_photo(photo: Pixels, size: int) -> Pixels:
     Returns:
         [size, size, 3] uint8.
     """
-    resized = _resized(photo, shorter_side(size))
-    height, width, _ = resized.shape
+    height, width = _resized_shape(photo, shorter_side(size))
     # torchvision rounds half to even here, as Python does.
     top, left = round((height - size) / 2), round((width - size) / 2)
+    if height * width > LARGEST_RESIZED:
+        window = np.empty((size, size, 3), np.uint8)
+        kernels.resize_window(np.ascontiguousarray(photo), height, width, top, left, window)
+        return window
+    resized = _to_size(photo, height, width)
     return np.ascontiguousarray(resized[top : top + size, left : left + size])
 
 
-def _resized(photo: Pixels, shorter: int) -> Pixels:
+def _resized_shape(photo: Pixels, shorter: int) -> tuple[int, int]:
+    """Height and width with the shorter side resized, as torchvision rounds them."""
     height, width, _ = photo.shape
     if min(height, width) == shorter:
-        return photo
+        return height, width
     if width <= height:
-        return _to_size(photo, int(shorter * height / width), shorter)
-    return _to_size(photo, shorter, int(shorter * width / height))
+        return int(shorter * height / width), shorter
+    return shorter, int(shorter * width / height)
 
 
 def _to_size(photo: Pixels, height: int, width: int) -> Pixels:
+    if photo.shape[:2] == (height, width):
+        return photo
     picture = Image.fromarray(np.ascontiguousarray(photo))
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))

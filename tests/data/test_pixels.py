@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data import pixels
 from pipeline.data.content import ContentHash
-from pipeline.data.pixels import exact_photo, train_photo
+from pipeline.data.pixels import exact_photo, limited_photo, train_photo
 from pipeline.data.sources import open_source
 from tests.shared_data import shared_file
 
@@ -46,9 +47,9 @@ def test_train_leaves_room_to_crop_and_no_more(shape: tuple[int, int]) -> None:
 def test_content_hash_tells_labels_shapes_and_pixels_apart() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
-    def digest(label: int, pixels: np.ndarray) -> str:
+    def digest(label: int, image: np.ndarray) -> str:
         content = ContentHash()
-        content.update(label, pixels)
+        content.update(label, image)
         return content.hexdigest()
 
     digests = {
@@ -60,3 +61,32 @@ def test_content_hash_tells_labels_shapes_and_pixels_apart() -> None:
     }
     assert len(digests) == 5
     assert digest(0, np.asfortranarray(image)) == digest(0, image)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (20, 1500), (1500, 20), (1, 90), (700, 300), (5, 5)])
+def test_of_a_very_long_picture_the_same_middle_is_computed_alone(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    whole = reference(photo, 224)
+    monkeypatch.setattr(pixels, "LARGEST_RESIZED", 0)
+    assert np.array_equal(exact_photo(photo, 224), whole)
+
+
+def test_a_line_of_pixels_costs_little_memory() -> None:
+    photo = np.random.default_rng(2).integers(0, 256, (1, 4000, 3), dtype=np.uint8)
+    image = exact_photo(photo, 224)
+    assert (image == image[:1]).all()
+    assert set(np.unique(image[0, :, 0])) <= set(range(256)) and image.std() > 0
+    turned = exact_photo(photo.transpose(1, 0, 2), 224)
+    assert np.array_equal(turned.transpose(1, 0, 2), image)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (4000, 1), (50, 20)])
+def test_limited_shrinks_only_what_is_longer(shape: tuple[int, int]) -> None:
+    photo = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    limited = limited_photo(photo, 100)
+    assert max(limited.shape[:2]) == min(100, max(shape))
+    assert min(limited.shape[:2]) >= 1
+    if max(shape) <= 100:
+        assert limited is photo
