@@ -27,7 +27,7 @@ SMALL = 64
 LOOKED_AT = 64
 """Pictures whose size decides that."""
 
-# Odd EXIF data and the like, once a file: nobody can act on them among a million pictures.
+# Of odd EXIF data, dropped transparency and the like: nobody can act on it among a million pictures.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -70,8 +70,6 @@ def _rgb(picture: Image.Image) -> Pixels:
         return np.repeat(high[..., None], 3, axis=2)
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"mode {picture.mode}, more than 8 bits a channel")
-    picture.load()
-    picture.info.pop("transparency", None)  # PIL would warn that it is dropped
     return np.asarray(picture.convert("RGB"))
 
 
