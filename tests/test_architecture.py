@@ -26,6 +26,7 @@ FLOORS = {
     "pipeline.diffusion": 4,
     "pipeline.launchers": 4,
     "pipeline.run": 5,
+    "pipeline.sweep": 5,
     "launch": 6,
     "tools": 6,
 }
