@@ -32,7 +32,7 @@ def main() -> int:
         "--run", type=Path, required=True, metavar="DIR", help="run or certificate directory"
     )
     parser.add_argument(
-        "--data", metavar="SPEC", help="an exact .beton, digits, folder:PATH or npz:PATH"
+        "--data", metavar="SPEC", help="an exact .beton, or a source as in write_beton.py --help"
     )
     parser.add_argument(
         "--epsilon",

@@ -1,16 +1,11 @@
 """Write a .beton file, the format that training, validation and certification read.
 
 examples:
-  python tools/write_beton.py --source folder:/data/imagenet --split train --preset train --out train.beton
-  python tools/write_beton.py --source folder:/data/imagenet --split val --preset exact --out val.beton
+  python tools/write_beton.py --source imagenet:/data/imagenet --split train --preset train --out train.beton
+  python tools/write_beton.py --source imagenet:/data/imagenet --split val --preset exact --out val.beton
   python tools/write_beton.py --source folder:photos.tar --split train --preset proportion --out photos.beton
-  python tools/write_beton.py --source npz:cifar10.npz --split train --preset train --out cifar.beton
+  python tools/write_beton.py --source cifar10:cifar-10-python.tar.gz --split train --preset train --out cifar.beton
   python tools/write_beton.py --check train.beton
-
-sources (tars are read in place):
-  digits        scikit-learn's handwriting, 8x8, 1437 + 360 images
-  folder:PATH   a folder or an uncompressed tar of class folders, under train/ and val/ or not
-  npz:PATH      x_train/y_train/..., train_bytes/train_offsets/..., or image/label
 
 presets, for photographs; data of one small size are stored untouched:
   exact       what is certified: uint8 pixels, shorter side 256, middle 224 x 224 (scaled with --size)
@@ -33,12 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that 
 from pipeline.data.betons.card import check_beton
 from pipeline.data.betons.storage import PRESETS, storage_of
 from pipeline.data.betons.write import write_beton
+from pipeline.data.sources import forms_help
 
 
 def main() -> int:
     """Read the arguments and write, or check."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{__doc__}\nsources, archives read in place:\n{forms_help()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--source", help="where the pictures are")

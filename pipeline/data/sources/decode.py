@@ -27,7 +27,7 @@ SMALL = 64
 LOOKED_AT = 64
 """Pictures whose size decides that."""
 
-# Of odd EXIF data, dropped transparency and the like: nobody can act on it among a million pictures.
+# Of odd EXIF data, dropped transparency and the like; among a million pictures it is noise.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

@@ -193,6 +193,7 @@ def test_a_full_memory_is_not_blamed_on_the_picture(monkeypatch: pytest.MonkeyPa
         decode_rgb(WHOLE_JPEG, "x.JPEG")
 
 
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 def test_a_folder_of_them_names_each_that_cannot_be_read(tmp_path: Path) -> None:
     """As ImageNet's copies have them: everything is called .JPEG."""
     files = {f"ant/{index:02}.JPEG": data for index, data in enumerate(KINDS.values())}
