@@ -5,9 +5,9 @@ Three seeds of a recipe:
 A grid (every combination, each with every seed), and other values for all runs:
     python tools/sweep.py configs/digits.yaml --seeds 0 1 2 --name widths \\
         --grid model.width=8,16,32 --grid epsilon.target=36/255,72/255 --training.epochs 20
-Keys that go in step: a colon joins, a comma separates (LiResNet, Appendix F):
+Keys that go in step, a colon between their values (LiResNet, Appendix F):
     python tools/sweep.py CONFIG --seeds 0 1 2 \\
-        --grid data.classes.first:model.num_classes=100:100,200:200,300:300
+        --grid data.classes.first,model.num_classes=100:100,200:200,300:300
 On all GPUs of a machine, or a run on each of eight (the GPUs are divided among the jobs):
     python tools/sweep.py CONFIG --seeds 0 1 2 --launcher "accelerate launch --num_processes 8"
     python tools/sweep.py CONFIG --seeds 0 1 2 3 4 5 6 7 --jobs 8

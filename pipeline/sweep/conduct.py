@@ -121,11 +121,13 @@ class _Conductor:
     def _report(self) -> Outcome:
         """Write and print the tables, and say what is left to do."""
         write_results(self._sweep)
-        print(f"\n{write_summary(self._sweep)}\ntables: {self._sweep.directory}/summary.md")
+        text = write_summary(self._sweep)
         names = {
             state: [job.run.name for job in self._jobs if job.state == state]
             for state in ("done", "failed")
         }
+        if names["done"]:
+            print(f"\n{text}\ntables: {self._sweep.directory}/summary.md")
         left = [job for job in self._jobs if job.state == "stopped"]
         if names["failed"]:
             print(f"failed: {', '.join(names['failed'])}; the same command tries them again")

@@ -1,8 +1,8 @@
 """The grid of a sweep: `--grid KEY=VALUE,VALUE`, and keys that go in step.
 
 Notable:
-- A comma stands between alternatives, a colon between what goes together:
-  `data.classes.first:model.num_classes=100:100,200:200` is two points, not four. With one key a
+- Keys in step have colons between the values that go together:
+  `data.classes.first,model.num_classes=100:100,200:200` is two points, not four. With one key a
   colon is an ordinary character, so `data.train=folder:/a,folder:/b` needs no quotes.
 - Values stay text, as written: they are handed on as command-line overrides, which the config
   reads as YAML. Commas and colons inside brackets or quotes belong to the value.
@@ -42,7 +42,7 @@ class Point:
 
 
 def parse_axis(word: str) -> Axis:
-    """Read `KEY=VALUE,VALUE` or `KEY:KEY=VALUE:VALUE,VALUE:VALUE`.
+    """Read `KEY=VALUE,VALUE` or `KEY,KEY=VALUE:VALUE,VALUE:VALUE`.
 
     Raises:
         ValueError: it is not of this form.
@@ -50,11 +50,10 @@ def parse_axis(word: str) -> Axis:
     left, equals, right = word.partition("=")
     if not equals or not left:
         raise ValueError(f"--grid {word}: expected KEY=VALUE,VALUE, e.g. model.width=128,256")
-    keys = tuple(key.strip().replace("-", "_") for key in left.split(":"))
+    keys = tuple(key.strip().replace("-", "_") for key in left.split(","))
     for key in keys:
         if not re.fullmatch(r"\w+(\.\w+)*", key):
-            mend = f"; keys in step are written {left.replace(',', ':')}=..." if "," in key else ""
-            raise ValueError(f"--grid {word}: {key!r} is not a key such as model.width{mend}")
+            raise ValueError(f"--grid {word}: {key!r} is not a key such as model.width")
     values = []
     for alternative in _split(right, ",", word):
         parts = _split(alternative, ":", word) if len(keys) > 1 else [alternative]

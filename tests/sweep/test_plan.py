@@ -1,5 +1,8 @@
 """A plan finds every mistake before anything runs, and knows what is finished."""
 
+import argparse
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,8 +10,9 @@ import torch
 
 from pipeline import config
 from pipeline.models import build_model, list_models
+from pipeline.sweep import parse_axis, plan
 from pipeline.sweep.plan import difference, is_finished
-from tests.sweep.small import certificate, finish, sweep
+from tests.sweep.small import DIGITS, ROOT, certificate, finish, sweep
 
 
 def test_runs_are_every_point_with_every_seed(tmp_path: Path) -> None:
@@ -33,7 +37,7 @@ def test_the_overrides_of_a_run_give_its_config(tmp_path: Path) -> None:
 
 
 def test_keys_in_step(tmp_path: Path) -> None:
-    found = sweep(tmp_path, "data.classes.first:model.num_classes=4:4,6:6", seeds=(0,))
+    found = sweep(tmp_path, "data.classes.first,model.num_classes=4:4,6:6", seeds=(0,))
     assert [
         (run.config.data.classes.first, run.config.model.num_classes)  # type: ignore[union-attr]
         for run in found.runs
@@ -127,3 +131,28 @@ def test_a_start_that_reached_no_checkpoint_binds_nobody(tmp_path: Path) -> None
     run.config.directory.mkdir(parents=True)
     config.save(run.config, run.config.directory / "config.yaml")
     assert difference(sweep(tmp_path, words=("--training.epochs=3",)).runs[0]) is None
+
+
+def commands_of_recipes() -> list[tuple[str, str]]:
+    """Every command with tools/sweep.py in the header of a config, its lines joined."""
+    found = []
+    for path in sorted(DIGITS.parent.glob("*.yaml")):
+        header = re.match(r"(#.*\n)*", path.read_text())
+        assert header is not None
+        joined = re.sub(r"\n#\s+(?=--)", " ", header[0])
+        found += [(path.name, line) for line in re.findall(r"tools/sweep\.py (.*)", joined)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "words"), commands_of_recipes())
+def test_what_recipes_say_can_be_swept(name: str, words: str, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--grid", nargs="+", default=[])
+    parser.add_argument("--launcher")
+    given, overrides = parser.parse_known_args(shlex.split(words))
+    assert given.config.name == name
+    axes = [parse_axis(word) for word in given.grid]
+    found = plan(ROOT / given.config, [*overrides, f"--output={tmp_path}"], axes, given.seeds)
+    assert len(found.runs) == len(given.seeds) * len(found.points)

@@ -92,7 +92,7 @@ def test_latex(made) -> None:
 
 
 def test_latex_of_names_with_special_characters(tmp_path: Path) -> None:
-    found = sweep(tmp_path, "data.classes.first:data.val=4:a_b%,5:c&d", seeds=(0,))
+    found = sweep(tmp_path, "data.classes.first,data.val=4:a_b%,5:c&d", seeds=(0,))
     for run in found.runs:
         finish(run, certificate(0.5, {"0.25": 0.4}))
     write_summary(found)
@@ -131,7 +131,7 @@ def test_numbers_as_they_are_written() -> None:
     [
         (["model.width=8,16"], True),
         (["epsilon.target=36/255,72/255"], True),
-        (["data.classes.first:model.num_classes=4:4,6:6"], True),
+        (["data.classes.first,model.num_classes=4:4,6:6"], True),
         (["data.val=digits,other"], False),
         (["model.width=8,16", "model.depth=1,2"], False),
         (["model.width=8"], False),
