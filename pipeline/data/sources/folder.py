@@ -76,8 +76,11 @@ def _class_level(tree: Tree, top: str, split: Split, spec: str) -> str:
     if not found:
         return top
     if split not in found:
+        are_wnids = all(map(WNID.fullmatch, next(iter(found.values()))))
+        mend = f": ImageNet's own layouts are read by imagenet:{tree.path}" if are_wnids else ""
         raise ValueError(
             f"data {spec}: it has {', '.join(found)} but no folder {split} with class folders in it"
+            + mend
         )
     for other in ("train", "val"):
         same_classes(found[split], found.get(other, found[split]), f"{split} and {other}", spec)

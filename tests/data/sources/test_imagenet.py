@@ -262,7 +262,6 @@ TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 META = "ILSVRC2012_devkit_t12/data/meta.mat"
 CSV = "LOC_val_solution.csv"
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
-STRANGER = f"imagenet_strangers/{val_name(1)}"
 
 
 @pytest.mark.parametrize(
@@ -333,6 +332,12 @@ def test_an_official_archive_is_read_from_its_folder(tmp_path: Path) -> None:
     for form in ("imagenet", "folder"):
         with pytest.raises(ValueError, match=f"imagenet:{home}$"):
             open_source(f"{form}:{home / TRAIN_TAR}", "train")
+
+
+def test_a_flat_val_given_as_a_folder_is_shown_the_way(tmp_path: Path) -> None:
+    home = flat_with_csv(tmp_path / "in1k")
+    with pytest.raises(ValueError, match=f"no folder val .*layouts are read by imagenet:{home}$"):
+        open_source(f"folder:{home}", "val")
 
 
 def test_strays_beside_classes_and_pictures_are_named(tmp_path: Path) -> None:
