@@ -14,18 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 import pipeline.data.kernels as kernels
-from pipeline.config import AugmentationConfig, ResizedCropConfig
+from pipeline.config import AugmentationConfig
 from pipeline.data.randaugment import randaugment_table
 
 InPlaceKernel = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint64]], None]
 """kernel(images [n, H, W, C], keys [n]): changes the images in place."""
 
 
-def cropping(augmentation: AugmentationConfig) -> kernels.Cropping:
-    """How images are cut out of pictures: what `kernels.cut` and `kernels.cut_stored` take."""
-    box = augmentation.resized_crop or ResizedCropConfig()
-    resized = augmentation.resized_crop is not None
-    return kernels.Cropping(resized, augmentation.crop_padding, box.scale, box.ratio)
+def cropping(augmentation: AugmentationConfig) -> tuple[int, kernels.Box | None]:
+    """How images are cut out of pictures: `padding` and `box` of `kernels.cut` and `cut_stored`."""
+    chosen = augmentation.resized_crop
+    box = None if chosen is None else kernels.Box(chosen.scale, chosen.ratio)
+    return augmentation.crop_padding, box
 
 
 def after_crop(augmentation: AugmentationConfig, size: int) -> tuple[InPlaceKernel, ...]:

@@ -59,13 +59,13 @@ def uniform(key: np.uint64, n: int) -> float:
 # ---------------------------------------------------------------- from a picture to an image
 
 
-class Cropping(NamedTuple):
-    """How an image is cut out of a stored picture: see `crop` and `resized_crop`."""
+class Box(NamedTuple):
+    """Of which size `resized_crop` takes parts of a picture."""
 
-    resized: bool
-    padding: int
     scale: tuple[float, float]
+    """Least and greatest share of the picture's area."""
     ratio: tuple[float, float]
+    """Least and greatest width over height."""
 
 
 @_kernel
@@ -207,18 +207,13 @@ def resize_window(
 
 
 @_kernel
-def random_box(
-    height: int, width: int, key: np.uint64, scale: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[int, int, int, int]:
+def random_box(height: int, width: int, key: np.uint64, box: Box) -> tuple[int, int, int, int]:
     """The (y, x, h, w) that `torchvision.transforms.RandomResizedCrop` cuts out of a picture.
 
     Ten tries for a box of a random share of the area and a random aspect ratio (uniform in its
     logarithm) that fits into the picture, at a random place; then the largest one in the middle.
-
-    Args:
-        scale: least and greatest share of the picture's area.
-        ratio: least and greatest width over height.
     """
+    scale, ratio = box.scale, box.ratio
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for n in range(_RESIZED_CROP, _RESIZED_CROP + 40, 4):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform(key, n))
@@ -236,31 +231,24 @@ def random_box(
 
 
 @_kernel
-def resized_crop(
-    picture: Pixels,
-    key: np.uint64,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    out: Pixels,
-) -> None:
+def resized_crop(picture: Pixels, key: np.uint64, box: Box, out: Pixels) -> None:
     """torchvision's RandomResizedCrop: `random_box`, resized as PIL does it.
 
     Args:
         picture: [h, w, C] of any size.
-        scale, ratio: as of `random_box`.
         out: [S, S, C], overwritten.
     """
-    y, x, h, w = random_box(picture.shape[0], picture.shape[1], key, scale, ratio)
+    y, x, h, w = random_box(picture.shape[0], picture.shape[1], key, box)
     _resample(picture, y, x, h, w, out.shape[0], out.shape[1], 0, 0, out)
 
 
 @_kernel
-def cut(picture: Pixels, key: np.uint64, cropping: Cropping, out: Pixels) -> None:
-    """`crop` or `resized_crop`, whichever is configured: `picture` [h, w, C] to `out` [S, S, C]."""
-    if cropping.resized:
-        resized_crop(picture, key, cropping.scale, cropping.ratio, out)
+def cut(picture: Pixels, key: np.uint64, padding: int, box: Box | None, out: Pixels) -> None:
+    """`crop` or, with a box, `resized_crop`; numba compiles only the one that is asked for."""
+    if box is None:
+        crop(picture, key, padding, out)
     else:
-        crop(picture, key, cropping.padding, out)
+        resized_crop(picture, key, box, out)
 
 
 @_kernel
@@ -271,7 +259,8 @@ def cut_stored(
     widths: npt.NDArray[np.int64],
     samples: Keys,
     keys: Keys,
-    cropping: Cropping,
+    padding: int,
+    box: Box | None,
     out: Pixels,
 ) -> None:
     """`cut` of pictures that lie as raw pixels in a file.
@@ -287,7 +276,7 @@ def cut_stored(
         sample = samples[i]
         start, height, width = offsets[sample], heights[sample], widths[sample]
         pixels = file[start : start + height * width * channels]
-        cut(pixels.reshape((height, width, channels)), keys[i], cropping, out[i])
+        cut(pixels.reshape((height, width, channels)), keys[i], padding, box, out[i])
 
 
 # ---------------------------------------------------------------- of images, in place

@@ -57,7 +57,7 @@ class MemoryTrainLoader:
         channels, size, _ = self.info.image_shape
         images = np.empty((len(samples), size, size, channels), np.uint8)
         for sample, key, image in zip(samples, keys, images, strict=True):
-            kernels.cut(self._pictures.picture(int(sample)), key, self._cropping, image)
+            kernels.cut(self._pictures.picture(int(sample)), key, *self._cropping, image)
         for kernel in self._after_crop:
             kernel(images, keys)
         return make_batch(images.transpose(0, 3, 1, 2), self._pictures.labels[samples], samples)

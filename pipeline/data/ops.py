@@ -123,10 +123,10 @@ class AugmentedPictures(Operation):
         stored = self._stored
         if self._direct is None and not stored.is_jpeg[samples].any():
             where = (stored.offsets, stored.heights, stored.widths)
-            kernels.cut_stored(storage[0], *where, samples, keys, self._cropping, images)
+            kernels.cut_stored(storage[0], *where, samples, keys, *self._cropping, images)
             return
         for i, sample in enumerate(samples):
-            kernels.cut(self._picture(sample, storage), keys[i], self._cropping, images[i])
+            kernels.cut(self._picture(sample, storage), keys[i], *self._cropping, images[i])
 
     def _picture(self, sample: int, storage: tuple[Array, ...]) -> Array:
         """The pixels [h, w, C] of one sample, read-only."""

@@ -47,8 +47,8 @@ def randaugment_table(
         matrices: [14, 2, 6], for a positive and a negative sign: output to input positions in 16.16
             fixed point, for the pixel centres, as (xx, xy, x, yx, yy, y); identity where the
             operation moves nothing.
-        amounts: [14, 2]: the factor of a blend (float32), the bits kept by Posterize as a mask,
-            Solarize's threshold; elsewhere 0.
+        amounts: [14, 2]: the factor of a blend, the bits kept by Posterize as a mask, Solarize's
+            threshold; elsewhere 0.
     """
     matrices = np.tile(_fixed_point((1, 0, 0, 0, 1, 0)), (len(OPERATIONS), 2, 1))
     amounts = np.zeros((len(OPERATIONS), 2))
@@ -64,8 +64,7 @@ def randaugment_table(
         ):
             matrices[OPERATIONS.index(name), column] = _fixed_point(matrix)
         for name in ("Brightness", "Color", "Contrast", "Sharpness"):
-            factor = np.float32(1 + sign * _level(config, 0, 0.9))
-            amounts[OPERATIONS.index(name), column] = factor
+            amounts[OPERATIONS.index(name), column] = 1 + sign * _level(config, 0, 0.9)
     lost = round(float(np.float32(config.magnitude) / np.float32((config.bins - 1) / 4)))
     amounts[OPERATIONS.index("Posterize")] = 256 - 2**lost
     amounts[OPERATIONS.index("Solarize")] = _level(config, 255, 0)

@@ -130,7 +130,10 @@ def box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """`RandomResizedCrop.get_params` as (y, x, h, w), its draws in [0, 1) given, four a try."""
+    """`RandomResizedCrop.get_params` as (y, x, h, w), its draws in [0, 1) given, four a try.
+
+    At least one pixel: with uncommon ratios torchvision's can be empty, which it cannot resize.
+    """
     for area, aspect, y, x in np.reshape(draws, (10, 4)).tolist():
         target = height * width * (scale[0] + (scale[1] - scale[0]) * area)
         low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -139,9 +142,9 @@ def box(
         if 0 < w <= width and 0 < h <= height:
             return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
     if width / height < ratio[0]:
-        w, h = width, round(width / ratio[0])
+        w, h = width, max(1, round(width / ratio[0]))
     elif width / height > ratio[1]:
-        w, h = round(height * ratio[1]), height
+        w, h = max(1, round(height * ratio[1])), height
     else:
         w, h = width, height
     return (height - h) // 2, (width - w) // 2, h, w

@@ -38,7 +38,7 @@ def augmented(before: np.ndarray, keys: np.ndarray, **options) -> np.ndarray:
     config = AugmentationConfig(**options)
     after = np.empty_like(before)
     for picture, key, out in zip(before, keys, after, strict=True):
-        kernels.cut(picture, key, cropping(config), out)
+        kernels.cut(picture, key, *cropping(config), out)
     for kernel in after_crop(config, before.shape[1]):
         kernel(after, keys)
     return after

@@ -68,12 +68,12 @@ def test_pictures_in_a_file_are_cut_like_others(resized: bool) -> None:
     heights, widths = np.array(sizes, np.int64).T.copy()
     samples = np.array([2, 0, 1, 2, 2, 0], np.uint64)
     out = np.empty((6, 16, 16, 3), np.uint8)
-    cropping = kernels.Cropping(resized, 1, (0.1, 0.9), (0.5, 2.0))
-    kernels.cut_stored(file, offsets, heights, widths, samples, KEYS[:6], cropping, out)
+    box = kernels.Box((0.1, 0.9), (0.5, 2.0)) if resized else None
+    kernels.cut_stored(file, offsets, heights, widths, samples, KEYS[:6], 1, box, out)
     for got, sample, key in zip(out, samples, KEYS, strict=False):
         expected = reference_crop(pictures[int(sample)], key, 1, 16).copy()
         if resized:
-            kernels.resized_crop(pictures[int(sample)], key, (0.1, 0.9), (0.5, 2.0), expected)
+            kernels.resized_crop(pictures[int(sample)], key, box, expected)
         assert np.array_equal(got, expected)
 
 
