@@ -17,7 +17,7 @@ from pipeline.certify.unsound import unsound_radii
 from pipeline.certify.verdicts import read_rows
 from pipeline.certify.writer import write_config, write_images, write_report
 from pipeline.config import RunConfig
-from pipeline.data.base import DatasetInfo
+from pipeline.data.base import BlockLoader, DatasetInfo
 from pipeline.types import Epsilon
 
 
@@ -55,7 +55,7 @@ def assemble(
     certifier: LipschitzCertifier,
     estimates: Sequence[float],
     store: BlockStore,
-    num_blocks: int,
+    loader: BlockLoader,
     out_dir: Path,
     seconds: dict[str, float],
 ) -> Certificate:
@@ -66,11 +66,11 @@ def assemble(
         certifier: its network and bounds.
         estimates: power iteration of each layer, for the comparison.
         store: holds all blocks.
-        num_blocks: how many.
+        loader: the images, of which the report shows some.
         out_dir: the certificate directory.
         seconds: what the parts of the work took.
     """
-    parts = [store.read(block) for block in range(num_blocks)]
+    parts = [store.read(block) for block in range(loader.num_blocks)]
     rows = [row for block_rows, _ in parts for row in block_rows]
     verdicts = read_rows(rows)
     lipschitz_unsound = math.prod(estimates)
@@ -117,7 +117,7 @@ def assemble(
         device=subject.device,
         seconds=seconds,
     )
-    write_report(certificate, verdicts, unsound)
+    write_report(certificate, verdicts, unsound, loader)
     store.clear()
     return certificate
 

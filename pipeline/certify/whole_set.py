@@ -25,7 +25,7 @@ from pipeline.certify.bounds import estimate_norms, prove_bounds
 from pipeline.certify.certificate import Certificate, read_certificate
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier, exported
 from pipeline.certify.probe import check_matrix_product
-from pipeline.certify.tables import text_table
+from pipeline.certify.reporting.tables import text_table
 from pipeline.certify.unsound import UnsoundReference
 from pipeline.certify.writer import remove_certificate
 from pipeline.config import RunConfig
@@ -119,7 +119,7 @@ def certify(
     seconds = {"bounds": round(bounded - began, 3), "images": round(finished - bounded, 3)}
     certificate = _on_main(
         world,
-        lambda: assemble(subject, certifier, estimates, store, loader.num_blocks, out_dir, seconds),
+        lambda: assemble(subject, certifier, estimates, store, loader, out_dir, seconds),
     )
     say(f"{text_table(certificate)}\nreport: {out_dir / 'report.html'}")
     return certificate

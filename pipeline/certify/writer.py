@@ -10,15 +10,21 @@ import yaml
 
 from pipeline.certify.block_store import write_atomically
 from pipeline.certify.certificate import Certificate
-from pipeline.certify.plots import draw_curve
 from pipeline.certify.radius import Floats
-from pipeline.certify.report import render_report
-from pipeline.certify.tables import csv_table, latex_table
+from pipeline.certify.reporting.classes import class_rows, classes_csv, classes_tex
+from pipeline.certify.reporting.gallery import choose, fetch, gallery_section
+from pipeline.certify.reporting.plots import draw_curve, draw_histogram
+from pipeline.certify.reporting.report import render_report
+from pipeline.certify.reporting.tables import csv_table, latex_table
 from pipeline.certify.verdicts import COLUMNS, Verdicts
+from pipeline.data.base import BlockLoader
 from pipeline.types import Epsilon
 
-FILES = ("certificate.json", "report.html", "curve.png", "table.csv", "table.tex", "images.tsv",
-         "config.yaml", "model.safetensors")  # fmt: skip
+FILES = (
+    *("certificate.json", "report.html", "curve.png", "histogram.png"),
+    *("table.csv", "table.tex", "classes.csv", "classes.tex"),
+    *("images.tsv", "config.yaml", "model.safetensors"),
+)
 """What a certificate directory holds, in the order in which an old one is taken away."""
 
 
@@ -36,21 +42,35 @@ def write_config(directory: Path, tree: dict[str, object]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write_report(certificate: Certificate, verdicts: Verdicts, unsound_radius: Floats) -> None:
-    """Write table.csv, table.tex, curve.png, report.html, and then certificate.json."""
+def write_report(
+    certificate: Certificate, verdicts: Verdicts, unsound_radius: Floats, loader: BlockLoader
+) -> None:
+    """Write the tables, the plots, report.html, and then certificate.json.
+
+    Args:
+        loader: the certified images, of which some are shown.
+    """
     text = certificate.to_json()  # first: a NaN is refused before anything is written
     directory = certificate.directory
-    curve = draw_curve(
-        f"{certificate.model['name']} on {certificate.dataset['spec']}",
-        verdicts.radius,
-        unsound_radius,
-        certificate.clean_accuracy,
-        [(Epsilon.parse(name), share) for name, share in certificate.vra.items()],
-    )
-    write_atomically(directory / "table.csv", csv_table(certificate))
-    write_atomically(directory / "table.tex", latex_table(certificate))
-    write_atomically(directory / "curve.png", curve)
-    write_atomically(directory / "report.html", render_report(certificate, verdicts, curve))
+    marks = [(Epsilon.parse(name), share) for name, share in certificate.vra.items()]
+    title = f"{certificate.model['name']} on {certificate.dataset['spec']}"
+    curve = draw_curve(title, verdicts.radius, unsound_radius, certificate.clean_accuracy, marks)
+    epsilons = [epsilon for epsilon, _ in marks]
+    histogram = draw_histogram(verdicts.radius, verdicts.correct, epsilons)
+    rows = class_rows(certificate, verdicts)
+    groups = choose(verdicts, epsilons[0])
+    gallery = gallery_section(certificate, verdicts, groups, fetch(loader, groups))
+    report = render_report(certificate, verdicts, rows, curve, histogram, gallery)
+    for name, content in (
+        ("table.csv", csv_table(certificate)),
+        ("table.tex", latex_table(certificate)),
+        ("classes.csv", classes_csv(certificate, rows)),
+        ("classes.tex", classes_tex(certificate, rows)),
+        ("curve.png", curve),
+        ("histogram.png", histogram),
+        ("report.html", report),
+    ):
+        write_atomically(directory / name, content)
     write_atomically(directory / "certificate.json", text)
 
 

@@ -68,6 +68,10 @@ class BlockLoader(Protocol):
         """The blocks with these numbers, whole, in the order asked."""
         ...
 
+    def pictures(self, indices: Sequence[int]) -> torch.Tensor:
+        """Single images to look at, [n, C, H, W] uint8, in the order asked."""
+        ...
+
     def dataset_sha256(self) -> str:
         """The content hash of all pixels and labels (`content.py`)."""
         ...

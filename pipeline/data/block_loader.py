@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pipeline.data.base import BLOCK, DatasetInfo, make_batch
 from pipeline.data.content import ContentHash
@@ -37,6 +39,11 @@ class PictureBlockLoader:
         ids = np.arange(number * BLOCK, min((number + 1) * BLOCK, self.info.num_samples))
         images = np.stack([self._pictures.picture(int(index)) for index in ids])
         return make_batch(images.transpose(0, 3, 1, 2), self._pictures.labels[ids], ids)
+
+    def pictures(self, indices: Sequence[int]) -> Tensor:
+        """Single images to look at, [n, C, H, W] uint8, in the order asked."""
+        images = np.stack([self._pictures.picture(index) for index in indices])
+        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
     def dataset_sha256(self) -> str:
         """The content hash of all pixels and labels (`content.py`); reads all of them once."""

@@ -112,6 +112,9 @@ class ArrayLoader:
             ids = torch.arange(block * BLOCK, min((block + 1) * BLOCK, len(self.images)))
             yield Batch(self.images[ids], self.labels[ids], ids, torch.zeros(len(ids)).bool())
 
+    def pictures(self, indices: Sequence[int]) -> torch.Tensor:
+        return self.images[list(indices)]
+
     def dataset_sha256(self) -> str:
         return f"{int(self.images.sum()):064x}"
 

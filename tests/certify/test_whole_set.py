@@ -44,7 +44,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_directory_is_complete_and_consistent(reference: Path) -> None:
     assert {path.name for path in reference.iterdir()} == {
         "certificate.json", "model.safetensors", "config.yaml", "images.tsv", "report.html",
-        "curve.png", "table.csv", "table.tex",
+        "curve.png", "histogram.png", "table.csv", "table.tex", "classes.csv", "classes.tex",
     }  # fmt: skip
     tree = json.loads((reference / "certificate.json").read_text())
     lines = (reference / "images.tsv").read_text().splitlines()

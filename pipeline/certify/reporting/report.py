@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
 
 from pipeline.certify.certificate import Certificate
-from pipeline.certify.radius import exceeds
-from pipeline.certify.report_style import STYLE
+from pipeline.certify.reporting.classes import ClassRow, class_section
+from pipeline.certify.reporting.confusion import confusion_section
+from pipeline.certify.reporting.html import section, table
+from pipeline.certify.reporting.style import STYLE
 from pipeline.certify.verdicts import Verdicts
-from pipeline.types import Epsilon
 
 QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}
 
 
-def render_report(certificate: Certificate, verdicts: Verdicts, curve: bytes) -> str:
+def render_report(
+    certificate: Certificate,
+    verdicts: Verdicts,
+    rows: list[ClassRow],
+    curve: bytes,
+    histogram: bytes,
+    gallery: str,
+) -> str:
     """The HTML text.
 
     Args:
         certificate: the numbers.
         verdicts: the rows of images.tsv.
+        rows: how the classes fare.
         curve: curve.png.
+        histogram: histogram.png.
+        gallery: HTML of the pictures (`gallery.py`).
     """
     name = f"{_model_name(certificate)} on {certificate.dataset['spec']}"
     sections = [
         _header(certificate, name),
         _headline(certificate),
-        _figure(curve),
+        _figure("Certified accuracy against the l2 radius", curve),
         _comparison(certificate),
         _meaning(certificate),
-        _radii(verdicts),
-        _classes(certificate, verdicts),
+        _radii(verdicts, histogram),
+        class_section(certificate, rows),
+        confusion_section(certificate, verdicts),
+        gallery,
         _layers(certificate),
         _identity(certificate),
     ]
@@ -78,12 +90,9 @@ def _card(label: str, value: str, note: str) -> str:
     )
 
 
-def _figure(curve: bytes) -> str:
-    encoded = base64.b64encode(curve).decode()
-    return (
-        "<figure><img alt='Certified accuracy against the l2 radius' "
-        f"src='data:image/png;base64,{encoded}'></figure>\n"
-    )
+def _figure(alternative: str, picture: bytes) -> str:
+    encoded = base64.b64encode(picture).decode()
+    return f"<figure><img alt='{alternative}' src='data:image/png;base64,{encoded}'></figure>\n"
 
 
 def _comparison(certificate: Certificate) -> str:
@@ -104,12 +113,12 @@ def _comparison(certificate: Certificate) -> str:
             _relative(certificate.lipschitz_bound, certificate.lipschitz_unsound),
         )
     )
-    return _section(
+    return section(
         "What proof costs",
         "<p>Most published numbers take layer norms from power iteration, which approaches them "
         "from below, and margins from float32, whose rounding nobody bounded. Both make radii look "
         "larger. Here is the difference for this network.</p>"
-        + _table(["", "proved", "usual recipe", "difference"], rows, numeric=True),
+        + table(["", "proved", "usual recipe", "difference"], rows, numeric=True),
     )
 
 
@@ -118,7 +127,7 @@ def _relative(bound: float, estimate: float) -> str:
 
 
 def _meaning(certificate: Certificate) -> str:
-    return _section(
+    return section(
         "What is proved, and what is not",
         f"<p class='claim'>{escape(certificate.claim)}</p>"
         "<p>An image counts as certified at ε if its radius is strictly greater than the fraction "
@@ -140,7 +149,7 @@ def verify_command(certificate: Certificate) -> str:
     return f"{command} --data {path}" if path.endswith((".beton", ".npz")) else command
 
 
-def _radii(verdicts: Verdicts) -> str:
+def _radii(verdicts: Verdicts, histogram: bytes) -> str:
     certified = verdicts.radius[verdicts.radius > 0]
     rows = [("images with a certified radius", f"{len(certified):,} of {len(verdicts):,}")]
     if len(certified):
@@ -151,33 +160,8 @@ def _radii(verdicts: Verdicts) -> str:
         ]
         rows.append(("average certified radius, all images", f"{verdicts.radius.mean():.4f}"))
     rows.append(("largest rounding bound δ", f"{verdicts.delta.max():.2g}"))
-    return _section("Radii", _table(["", ""], rows, numeric=True))
-
-
-def _classes(certificate: Certificate, verdicts: Verdicts) -> str:
-    epsilons = [Epsilon.parse(text) for text in certificate.epsilons]
-    rows = []
-    for number, name in enumerate(certificate.class_names):
-        here = verdicts.label == number
-        if not here.any():
-            continue
-        rivals = verdicts.binding[here & (verdicts.radius > 0)]
-        rival = certificate.class_names[np.bincount(rivals).argmax()] if len(rivals) else "–"
-        rows.append(
-            (
-                name,
-                f"{here.sum():,}",
-                f"{verdicts.correct[here].mean():.1%}",
-                *(f"{exceeds(verdicts.radius[here], epsilon).mean():.1%}" for epsilon in epsilons),
-                rival,
-            )
-        )
-    head = ["class", "images", "clean", *(f"ε = {text}" for text in certificate.epsilons)]
-    table = _table([*head, "most often binding"], rows, numeric=True)
-    few = " open" if len(rows) <= 20 else ""
-    return _section(
-        "By class", f"<details{few}><summary>{len(rows)} classes</summary>{table}</details>"
-    )
+    figure = _figure("How many images have which radius", histogram)
+    return section("Radii", figure + table(["", ""], rows, numeric=True))
 
 
 def _layers(certificate: Certificate) -> str:
@@ -201,11 +185,11 @@ def _layers(certificate: Certificate) -> str:
             "",
         )
     )
-    return _section(
+    return section(
         "Layers and their bounds",
         "<p>Each bound is proved not to be below the l2 operator norm of the layer at its input "
         "size, padding and stride.</p>"
-        + _table(["layer", "kind", "input", "bound", "method"], rows, numeric=False),
+        + table(["layer", "kind", "input", "bound", "method"], rows, numeric=False),
     )
 
 
@@ -221,29 +205,12 @@ def _identity(certificate: Certificate) -> str:
         ("time", seconds),
         ("versions", versions),
     ]
-    return _section(
+    return section(
         "Identity",
-        _table(["sha256 of", ""], rows, numeric=False, code=True)
-        + _table(["", ""], facts, numeric=False),
+        table(["sha256 of", ""], rows, numeric=False, code=True)
+        + table(["", ""], facts, numeric=False),
     )
 
 
 def _model_name(certificate: Certificate) -> str:
     return str(certificate.model["name"])
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>\n"
-
-
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], numeric: bool, code: bool = False
-) -> str:
-    """A table; with `numeric`, all columns but the first are right-aligned."""
-    kinds = " ".join(word for word, wanted in (("numeric", numeric), ("code", code)) if wanted)
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    thead = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
-    return f"<div class='scroll'><table class='{kinds}'>{thead}<tbody>{body}</tbody></table></div>"

@@ -1,14 +1,22 @@
-"""The certified-accuracy curve: which share of the images is certified at which radius."""
+"""Plots of radii: which share of the images is certified at which radius, and how many have it."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.certify.radius import Floats
 from pipeline.types import Epsilon
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BARS = 60
 
 SOUND, UNSOUND, GREY = "#1f5fa8", "#c8553d", "#6b7280"
 
@@ -78,10 +86,99 @@ def draw_curve(
     axes.set_xlabel("l2 radius in the space of the stored image (values v/255)")
     axes.set_ylabel("images certified beyond the radius")
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    _plain(axes)
+    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=8.5)
+    return _png(figure)
+
+
+def draw_curves(
+    curves: Sequence[tuple[str, Floats, Floats]], radius: Floats, epsilons: Sequence[Epsilon]
+) -> bytes:
+    """A PNG of several certified-accuracy curves.
+
+    Args:
+        curves: of each its label, its steps and its values (`certified_accuracy`).
+        radius: of all of them, for the axis.
+        epsilons: to mark.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(7.2, 4.4), dpi=180, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    right = _right_end(radius, epsilons)
+    for number, (label, steps, shares) in enumerate(curves):
+        # Ten colours, and then the same dashed: any two of twenty can be told apart.
+        style = "-" if number < 10 else "--"
+        drawn = _until(right, steps, shares)
+        axes.step(*drawn, style, where="post", label=label, color=f"C{number % 10}", linewidth=1.6)
+    for epsilon in epsilons:
+        if float(epsilon) <= right:
+            axes.axvline(float(epsilon), color=GREY, linewidth=0.8, linestyle=":")
+    axes.set_xlim(0, right)
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("l2 radius in the space of the stored image (values v/255)")
+    axes.set_ylabel("images certified beyond the radius")
+    _plain(axes)
+    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=8.5)
+    return _png(figure)
+
+
+def draw_histogram(
+    radius: Floats, correct: NDArray[np.bool_], epsilons: Sequence[Epsilon]
+) -> bytes:
+    """A PNG that counts images by certified radius, the misclassified in a bar of their own.
+
+    Args:
+        radius: [N] certified radii.
+        correct: [N].
+        epsilons: to mark.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.2), dpi=180, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    right = _right_end(radius, epsilons)
+    shown = np.minimum(radius[correct], right)  # an infinite radius stands in the last bar
+    edges = np.linspace(0, right, BARS + 1).tolist()
+    axes.hist(shown, edges, color=SOUND, alpha=0.85, label="correct, by certified radius")
+    wrong, width = int((~correct).sum()), right / BARS
+    axes.bar(
+        -2 * width, wrong, width * 1.6, color=UNSOUND, alpha=0.8, label=f"misclassified: {wrong:,}"
+    )
+    for epsilon in epsilons:
+        if float(epsilon) <= right:
+            axes.axvline(float(epsilon), color=GREY, linewidth=0.8, linestyle=":")
+            axes.annotate(
+                epsilon.text,
+                (float(epsilon), 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -10),
+                textcoords="offset points",
+                fontsize=8,
+                color="#1f2937",
+            )
+    axes.set_xlim(-3.2 * width, right)
+    axes.set_xlabel("certified l2 radius")
+    axes.set_ylabel("images")
+    _plain(axes)
+    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=8.5)
+    return _png(figure)
+
+
+def _plain(axes: Axes) -> None:
+    """A light grid and no frame."""
     axes.grid(color="#e5e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=8.5)
+
+
+def _png(figure: Figure) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from pipeline.certify import Certificate, certify
-from pipeline.certify.plots import certified_accuracy, draw_curve
-from pipeline.certify.report import render_report, verify_command
-from pipeline.certify.tables import csv_table, latex_table, text_table
+from pipeline.certify.reporting.classes import class_rows
+from pipeline.certify.reporting.plots import certified_accuracy, draw_curve
+from pipeline.certify.reporting.report import render_report, verify_command
+from pipeline.certify.reporting.tables import csv_table, latex_table, text_table
 from pipeline.certify.verdicts import Verdicts, read_rows
 from pipeline.types import Epsilon
 from tests.certify.small import ArrayLoader, labelled_images, small_network
@@ -100,21 +101,26 @@ def test_the_verify_command_names_data_that_the_verifier_reads(finished, spec, e
     assert verify_command(certificate).endswith(directory + end)
 
 
+def render(certificate: Certificate, verdicts: Verdicts, curve: bytes) -> str:
+    rows = class_rows(certificate, verdicts)
+    return render_report(certificate, verdicts, rows, curve, curve, gallery="")
+
+
 def test_many_classes_are_folded(finished) -> None:
     certificate, verdicts, curve = finished
-    assert "<details open>" in render_report(certificate, verdicts, curve)
+    assert "<details" not in render(certificate, verdicts, curve)
     names = [f"class {number}" for number in range(40)]
     many = replace(certificate, class_names=names, num_classes=40)
     labels = np.arange(len(verdicts)) % 40
-    html = render_report(many, replace(verdicts, label=labels), curve)
-    assert "<details>" in html and "40 classes" in html
+    html = render(many, replace(verdicts, label=labels), curve)
+    assert "<details>" in html and "all 40 classes" in html
 
 
 def test_a_set_without_any_certified_image_has_a_report(finished) -> None:
     certificate, verdicts, _ = finished
     none = replace(verdicts, radius=np.zeros(90), correct=np.zeros(90, dtype=bool))
     curve = draw_curve("none", none.radius, none.radius, 0.0, [(Epsilon.parse("1/255"), 0.0)])
-    assert "0 of 90" in render_report(certificate, none, curve)
+    assert "0 of 90" in render(certificate, none, curve)
 
 
 def test_the_curve_is_the_share_above_each_radius() -> None:
@@ -144,7 +150,7 @@ def test_the_tables_have_the_same_numbers(finished) -> None:
         assert float(row["vra_unsound"]) == certificate.vra_unsound[row["epsilon"]]
         assert float(row["clean_accuracy"]) == certificate.clean_accuracy
     tex = latex_table(certificate)
-    assert tex.count("{") == tex.count("}") and tex.count("&") == 3 * (len(EPSILONS) + 1)
+    assert tex.count("{") == tex.count("}") and tex.count(" & ") == 3 * (len(EPSILONS) + 1)
     for share in certificate.vra.values():
         assert f"& {100 * share:.2f}" in tex
         assert f"{share:.2%}" in text_table(certificate)

@@ -6,6 +6,7 @@ import csv
 import io
 
 from pipeline.certify.certificate import Certificate
+from pipeline.certify.reporting.latex import tabular
 from pipeline.types import Epsilon
 
 
@@ -30,23 +31,15 @@ def csv_table(certificate: Certificate) -> str:
 def latex_table(certificate: Certificate) -> str:
     """A booktabs tabular with clean accuracy and VRA in percent, a column per epsilon."""
     columns = certificate.epsilons
-    lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
-        r"\toprule",
-        r" & Clean (\%) & "
-        + " & ".join(rf"VRA at ${_tex(text)}$ (\%)" for text in columns)
-        + r" \\",
-        r"\midrule",
-        f"Certified & {100 * certificate.clean_accuracy:.2f} & "
-        + " & ".join(f"{100 * certificate.vra[text]:.2f}" for text in columns)
-        + r" \\",
-        "Power iteration, float32 (no proof) &  & "
-        + " & ".join(f"{100 * certificate.vra_unsound[text]:.2f}" for text in columns)
-        + r" \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    proved = [f"{100 * certificate.vra[text]:.2f}" for text in columns]
+    usual = [f"{100 * certificate.vra_unsound[text]:.2f}" for text in columns]
+    return tabular(
+        ["", r"Clean (\%)", *columns],
+        [
+            ["Certified", f"{100 * certificate.clean_accuracy:.2f}", *proved],
+            ["Power iteration, float32 (no proof)", "", *usual],
+        ],
+    )
 
 
 def text_table(certificate: Certificate) -> str:
@@ -63,8 +56,3 @@ def text_table(certificate: Certificate) -> str:
             f"  {text:<12}{sound:>14.2%}{unsound:>26.2%}{100 * (unsound - sound):>7.2f} points"
         )
     return "\n".join(lines)
-
-
-def _tex(epsilon: str) -> str:
-    """36/255 as it is set in a formula."""
-    return epsilon.replace("/", "{/}")

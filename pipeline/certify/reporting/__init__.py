@@ -1,0 +1,1 @@
+"""What a person reads of a certificate: report.html, plots, tables, comparisons."""
