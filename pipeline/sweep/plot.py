@@ -6,10 +6,10 @@ import io
 from collections.abc import Sequence
 from fractions import Fraction
 
+from pipeline.certify.reporting.plots import GREY
 from pipeline.sweep.plan import Sweep
 from pipeline.sweep.results import CLEAN, Summary, vra
 
-GREY = "#6b7280"
 _LOG_SCALE_FROM = 20
 """Ratio of the largest to the smallest value from which the axis is logarithmic."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.certify.block_store import write_atomically
+from pipeline.certify.reporting.latex import epsilon_tex, escaped
 from pipeline.sweep.grid import short_names
 from pipeline.sweep.plan import Sweep
 from pipeline.sweep.plot import draw_plot
@@ -131,8 +131,8 @@ def _table(sweep: Sweep, summaries: Sequence[Summary], columns: Columns) -> list
 def latex(sweep: Sweep, summaries: Sequence[Summary], epsilons: Sequence[str]) -> str:
     """A booktabs tabular of clean accuracy and proved VRA in percent."""
     names = short_names(sweep.keys)
-    head = [_tex(names[key]) for key in sweep.keys] + ["$n$", r"Clean (\%)"]
-    head += [rf"VRA at ${epsilon.replace('/', '{/}')}$ (\%)" for epsilon in epsilons]
+    head = [escaped(names[key]) for key in sweep.keys] + ["$n$", r"Clean (\%)"]
+    head += [rf"VRA at {epsilon_tex(epsilon)} (\%)" for epsilon in epsilons]
     lines = [
         rf"\begin{{tabular}}{{{'l' * len(sweep.keys)}{'r' * (len(epsilons) + 2)}}}",
         r"\toprule",
@@ -140,7 +140,7 @@ def latex(sweep: Sweep, summaries: Sequence[Summary], epsilons: Sequence[str]) -
         r"\midrule",
     ]
     for summary in summaries:
-        cells = [_tex(value) for _, value in summary.point.settings] + [str(summary.finished)]
+        cells = [escaped(value) for _, value in summary.point.settings] + [str(summary.finished)]
         for name in (CLEAN, *map(vra, epsilons)):
             cells.append(f"${percent(summary.statistics.get(name))}$".replace("±", r"\pm"))
         lines.append(" & ".join(cells) + r" \\")
@@ -179,11 +179,6 @@ def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     head, *body = ([cell.replace("|", r"\|") for cell in row] for row in rows)
     return [line(head), line(rule), *map(line, body)]
-
-
-def _tex(text: str) -> str:
-    """Text with TeX's special characters made harmless."""
-    return re.sub(r"([#$%&_{}])", r"\\\1", text.replace("\\", "/"))
 
 
 def _exact(value: float | None) -> str:

@@ -21,14 +21,14 @@ def table(contenders: Sequence[Contender]) -> str:
     }
     width = max(len(contender.name) for contender in contenders)
     lines = [
-        f"{'loader':<{width}}  workers   img/s     least - most  against PIL  img/CPU s  first batch"
+        f"{'loader':<{width}}  workers   img/s    least - most  against PIL  img/CPU s  first batch"
     ]
     for c in contenders:
         speed = statistics.median(c.images_per_second)
         spread = f"{min(c.images_per_second):.0f} - {max(c.images_per_second):.0f}"
         ratio = f"{speed / pil[c.workers]:.2f} x" if c.workers in pil else ""
         lines.append(
-            f"{c.name:<{width}}  {c.workers:>7}  {speed:>6.0f}  {spread:>15}  {ratio:>11}  "
+            f"{c.name:<{width}}  {c.workers:>7}  {speed:>6.0f}  {spread:>14}  {ratio:>11}  "
             f"{statistics.median(c.images_per_cpu_second):>9.0f}  {c.first_batch_seconds:>9.2f} s"
         )
     return "\n".join(lines)
