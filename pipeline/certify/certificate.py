@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,21 @@ def read_certificate(directory: Path) -> Certificate:
     """Read certificate.json of a directory. Nothing is checked: that is the verifier's work.
 
     Raises:
-        ValueError: there is none, or it is of another format.
+        ValueError: there is none, it is damaged, or it is of another format.
     """
     path = directory / "certificate.json"
     if not path.is_file():
         raise ValueError(f"{directory} holds no certificate.json: the certification is unfinished")
-    tree = json.loads(path.read_text())
+    try:
+        tree = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): certify again") from None
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise ValueError(f"{path} is not of the format {FORMAT!r}: certify again")
+    expected = {field.name for field in fields(Certificate)} - {"directory"}
+    for names, what in ((expected - tree.keys(), "lacks"), (tree.keys() - expected, "has unknown")):
+        if names:
+            raise ValueError(f"{path} {what} {', '.join(sorted(names))}: certify again")
     return Certificate(directory=directory, **tree)
 
 

@@ -46,11 +46,17 @@ class Pair:
     first: str
     second: str
     epsilon: str
+    images: int
     only_first: int
     """Images that only the first certifies."""
     only_second: int
     p_value: float
     """Of a split at least so uneven if both were equally good, two-sided."""
+
+    @property
+    def difference(self) -> float:
+        """VRA of the second less that of the first."""
+        return (self.only_second - self.only_first) / self.images
 
 
 def read_all(directories: Sequence[Path], labels: Sequence[str] | None = None) -> list[Compared]:
@@ -118,33 +124,56 @@ def pairs(compared: Sequence[Compared], epsilons: Sequence[Epsilon]) -> list[Pai
             differing = only_first + only_second
             p_value = binomtest(only_first, differing).pvalue if differing else 1.0
             found.append(
-                Pair(first.label, second.label, epsilon.text, only_first, only_second, p_value)
+                Pair(
+                    first.label,
+                    second.label,
+                    epsilon.text,
+                    len(one),
+                    only_first,
+                    only_second,
+                    p_value,
+                )
             )
     return found
+
+
+def different_data(compared: Sequence[Compared]) -> str | None:
+    """Which certificates are of which images; None if all are of the same."""
+    data: dict[str, list[Compared]] = {}
+    for one in compared:
+        data.setdefault(one.certificate.dataset_sha256, []).append(one)
+    if len(data) == 1:
+        return None
+    each = (
+        f"{', '.join(one.label for one in some)} on {some[0].certificate.dataset['spec']}"
+        for some in data.values()
+    )
+    return f"NOT the same images: {len(data)} different data sets, not comparable ({'; '.join(each)})"
 
 
 def text_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon]) -> str:
     """What is printed."""
     width = max(len(one.label) for one in compared) + 2
-    names = "".join(f"{epsilon.text:>10}" for epsilon in epsilons)
+    widths = [max(10, len(epsilon.text) + 2) for epsilon in epsilons]
+    columns = list(zip(epsilons, widths, strict=True))
+    names = "".join(f"{epsilon.text:>{wide}}" for epsilon, wide in columns)
     lines = [f"{'':<{width}}{'images':>8}{'clean':>9}{names}{'Lipschitz':>12}"]
     for one in compared:
-        vra = "".join(f"{one.verdicts.vra(epsilon):>10.2%}" for epsilon in epsilons)
+        vra = "".join(f"{one.verdicts.vra(epsilon):>{wide}.2%}" for epsilon, wide in columns)
         lines.append(
             f"{one.label:<{width}}{len(one.verdicts):>8,}{one.verdicts.clean_accuracy:>9.2%}{vra}"
             f"{one.certificate.lipschitz_bound:>12.5g}"
         )
-    data = {one.certificate.dataset_sha256 for one in compared}
-    if len(data) > 1:
-        lines.append(f"\nNOT the same images: {len(data)} different data sets, not comparable.")
+    warning = different_data(compared)
+    if warning:
+        lines.append(f"\n{warning}")
     paired = pairs(compared, epsilons)
     if paired:
         lines.append("\nimage by image, on the same data set:")
     for pair in paired:
-        difference = (pair.only_second - pair.only_first) / len(compared[0].verdicts)
         lines.append(
             f"  at {pair.epsilon}: only {pair.first} {pair.only_first:,}, only {pair.second} "
-            f"{pair.only_second:,} ({100 * difference:+.2f} points, p = {pair.p_value:.2g})"
+            f"{pair.only_second:,} ({100 * pair.difference:+.2f} points, p = {pair.p_value:.2g})"
         )
     return "\n".join(lines)
 
@@ -175,12 +204,15 @@ def write_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon], 
         [one.label, *(f"{100 * share:.2f}" for share in shares)]
         for one, shares in zip(compared, numbers, strict=True)
     ]
-    write_atomically(out / "comparison.tex", tabular(["", r"Clean (\%)", *texts], percent))
+    warning = different_data(compared)
+    remark = f"% {' '.join(warning.split())}\n" if warning else ""
+    table = tabular(["", r"Clean (\%)", *texts], percent)
+    write_atomically(out / "comparison.tex", remark + table)
     paired = [
-        [p.first, p.second, p.epsilon, p.only_first, p.only_second, repr(p.p_value)]
+        [p.first, p.second, p.epsilon, p.images, p.only_first, p.only_second, repr(p.p_value)]
         for p in pairs(compared, epsilons)
     ]
-    columns = ["first", "second", "epsilon", "only_first", "only_second", "p_value"]
+    columns = ["first", "second", "epsilon", "images", "only_first", "only_second", "p_value"]
     write_atomically(out / "pairs.csv", _csv(columns, paired))
     curves = [(one.label, *certified_accuracy(one.verdicts.radius)) for one in compared]
     points = [

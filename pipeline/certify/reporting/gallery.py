@@ -23,7 +23,7 @@ from pipeline.certify.verdicts import Verdicts
 from pipeline.data.base import BlockLoader
 from pipeline.types import Epsilon
 
-MOST = 8
+MOST = 7
 """Pictures of a kind."""
 SIDE = 112
 """Pixels on the page; larger pictures are stored reduced to this, smaller ones as they are."""

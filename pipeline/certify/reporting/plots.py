@@ -148,9 +148,11 @@ def draw_histogram(
     edges = np.linspace(0, right, BARS + 1).tolist()
     axes.hist(shown, edges, color=SOUND, alpha=0.85, label="correct, by certified radius")
     wrong, width = int((~correct).sum()), right / BARS
-    axes.bar(
-        -2 * width, wrong, width * 1.6, color=UNSOUND, alpha=0.8, label=f"misclassified: {wrong:,}"
-    )
+    label = f"misclassified: {wrong:,}"
+    axes.bar(-2 * width, wrong, width * 1.6, color=UNSOUND, alpha=0.8, label=label)
+    tallest = np.histogram(shown, edges)[0].max(initial=0)
+    if tallest:  # many misclassified must not press the others flat
+        axes.set_ylim(0, 1.25 * min(max(tallest, wrong), 2 * tallest))
     for epsilon in epsilons:
         if float(epsilon) <= right:
             axes.axvline(float(epsilon), color=GREY, linewidth=0.8, linestyle=":")

@@ -143,10 +143,15 @@ def _meaning(certificate: Certificate) -> str:
 
 
 def verify_command(certificate: Certificate) -> str:
-    """The command that checks this certificate, with the data where the verifier can read them."""
-    command = f"python tools/verify_certificate.py {certificate.directory}"
-    path = str(certificate.dataset["spec"]).removeprefix("npz:")
-    return f"{command} --data {path}" if path.endswith((".beton", ".npz")) else command
+    """The commands that check this certificate; the verifier reads exact .beton files."""
+    spec, size = str(certificate.dataset["spec"]), certificate.input["shape"][1]
+    check = f"python tools/verify_certificate.py {certificate.directory} --data"
+    if spec.endswith(".beton"):
+        return f"{check} {spec}"
+    return (
+        f"python tools/write_beton.py --source {spec} --split val --preset exact --size {size} "
+        f"--out exact.beton\n{check} exact.beton"
+    )
 
 
 def _radii(verdicts: Verdicts, histogram: bytes) -> str:

@@ -86,19 +86,21 @@ def test_the_report_says_the_numbers(finished) -> None:
     for digest in (certificate.dataset_sha256, *certificate.files.values()):
         assert digest in text
     assert certificate.claim in text and certificate.versions["torch"] in text
-    assert f"python tools/verify_certificate.py {certificate.directory}" in text
+    assert f"python tools/verify_certificate.py {certificate.directory} --data" in text
     assert f"{(verdicts.radius > 0).sum()} of 90" in text
     assert "<script>alert(1)</script>" in text and "cat & dog" in text  # as text, escaped
 
 
 @pytest.mark.parametrize(
-    ("spec", "end"),
-    [("val.beton", " --data val.beton"), ("npz:x/a.npz", " --data x/a.npz"), ("digits", "")],
+    ("spec", "written"), [("val.beton", ""), ("npz:x/a.npz", "npz:x/a.npz"), ("digits", "digits")]
 )
-def test_the_verify_command_names_data_that_the_verifier_reads(finished, spec, end) -> None:
+def test_the_verify_command_names_data_that_the_verifier_reads(finished, spec, written) -> None:
     certificate = replace(finished[0], dataset={"spec": spec})
-    directory = str(certificate.directory)
-    assert verify_command(certificate).endswith(directory + end)
+    *write, check = verify_command(certificate).splitlines()
+    data = "exact.beton" if written else spec
+    assert check == f"python tools/verify_certificate.py {certificate.directory} --data {data}"
+    expected = f"--source {written} --split val --preset exact --size 4 --out exact.beton"
+    assert [line.endswith(expected) for line in write] == [True] * bool(written)
 
 
 def render(certificate: Certificate, verdicts: Verdicts, curve: bytes) -> str:
