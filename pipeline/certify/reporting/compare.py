@@ -144,11 +144,11 @@ def different_data(compared: Sequence[Compared]) -> str | None:
         data.setdefault(one.certificate.dataset_sha256, []).append(one)
     if len(data) == 1:
         return None
-    each = (
+    each = "; ".join(
         f"{', '.join(one.label for one in some)} on {some[0].certificate.dataset['spec']}"
         for some in data.values()
     )
-    return f"NOT the same images: {len(data)} different data sets, not comparable ({'; '.join(each)})"
+    return f"NOT the same images: {len(data)} different data sets, not comparable ({each})"
 
 
 def text_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon]) -> str:
@@ -201,12 +201,16 @@ def write_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon], 
         out / "comparison.csv", _csv([*head, "lipschitz_bound", "dataset_sha256"], rows)
     )
     percent = [
-        [one.label, *(f"{100 * share:.2f}" for share in shares)]
+        [
+            one.label,
+            *(f"{100 * share:.2f}" for share in shares),
+            f"{one.certificate.lipschitz_bound:.4g}",
+        ]
         for one, shares in zip(compared, numbers, strict=True)
     ]
     warning = different_data(compared)
     remark = f"% {' '.join(warning.split())}\n" if warning else ""
-    table = tabular(["", r"Clean (\%)", *texts], percent)
+    table = tabular(["", r"Clean (\%)", *texts, "Lipschitz bound"], percent)
     write_atomically(out / "comparison.tex", remark + table)
     paired = [
         [p.first, p.second, p.epsilon, p.images, p.only_first, p.only_second, repr(p.p_value)]

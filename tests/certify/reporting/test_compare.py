@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline.certify import certify
 from pipeline.certify.reporting.compare import (
     all_epsilons,
+    different_data,
     pairs,
     read_all,
     text_comparison,
@@ -64,6 +65,34 @@ def test_pairs_are_counted_image_by_image(three: list[Path]) -> None:
     assert pair.p_value == pytest.approx(exact)
 
 
+def test_pairs_behind_other_images_are_shares_of_their_own(three: list[Path]) -> None:
+    other, first, second = read_all([three[2], *three[:2]])
+    assert len(other.verdicts) != len(first.verdicts)
+    epsilon = Epsilon.parse("2/255")
+    (pair,) = pairs([other, first, second], [epsilon])
+    assert pair.images == 200
+    expected = second.verdicts.vra(epsilon) - first.verdicts.vra(epsilon)
+    assert pair.difference == pytest.approx(expected, abs=1e-12) and expected != 0
+    assert f"({100 * expected:+.2f} points" in text_comparison([other, first, second], [epsilon])
+
+
+def test_different_images_are_named_in_every_output(three: list[Path], tmp_path: Path) -> None:
+    compared = read_all(three)
+    write_comparison(compared, all_epsilons(compared), tmp_path / "differ")
+    warning = different_data(compared)
+    assert warning is not None and "(a, b/certificate on arrays; c on arrays)" in warning
+    assert (tmp_path / "differ" / "comparison.tex").read_text().startswith(f"% {warning}\n")
+    assert different_data(compared[:2]) is None
+    write_comparison(compared[:2], all_epsilons(compared), tmp_path / "same")
+    assert (tmp_path / "same" / "comparison.tex").read_text().startswith(r"\begin")
+
+
+def test_long_epsilons_stand_apart(three: list[Path]) -> None:
+    long = Epsilon.parse("0.00784313725490196078")
+    first, *_ = text_comparison(read_all(three[:2]), [Epsilon.parse("1.0"), long]).splitlines()
+    assert first.split() == ["images", "clean", "1.0", long.text, "Lipschitz"]
+
+
 def test_a_certificate_and_itself_differ_in_nothing(three: list[Path]) -> None:
     compared = read_all([three[0], three[0]], ["x", "y"])
     assert all(
@@ -110,6 +139,20 @@ def test_mistakes_are_named(three: list[Path], tmp_path: Path) -> None:
         and done.stderr.startswith("error: ")
         and "\n" not in done.stderr.strip()
     )
+
+
+def test_damaged_certificates_are_named(three: list[Path], tmp_path: Path) -> None:
+    whole = (three[1] / "certificate.json").read_text()
+    path = tmp_path / "certificate.json"
+    path.write_text(whole[:300])
+    with pytest.raises(ValueError, match=r"certificate\.json is damaged \("):
+        read_all([three[0], tmp_path])
+    path.write_text(whole.replace('"device"', '"devise"', 1))
+    with pytest.raises(ValueError, match=r"certificate\.json lacks device: certify again"):
+        read_all([three[0], tmp_path])
+    path.write_text(whole.replace('"device"', '"colour": 1, "device"', 1))
+    with pytest.raises(ValueError, match=r"certificate\.json has unknown colour"):
+        read_all([three[0], tmp_path])
 
 
 def test_a_changed_table_is_refused(three: list[Path], tmp_path: Path) -> None:
