@@ -226,7 +226,7 @@ def write_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon], 
     ]
     write_atomically(out / "curves.csv", _csv(["certificate", "radius", "share_beyond"], points))
     radii = np.concatenate([one.verdicts.radius for one in compared])
-    write_atomically(out / "curves.png", draw_curves(curves, radii, epsilons))
+    write_atomically(out / "curves.png", draw_curves(curves, radii, epsilons, warning))
 
 
 def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

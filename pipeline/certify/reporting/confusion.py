@@ -72,7 +72,10 @@ def _matrix(names: list[str], counts: NDArray[np.int64]) -> str:
     """A heat table: rows are labels, the diagonal is what is certified."""
     total = counts.sum(axis=2)
     largest = max(1, int((total - np.diag(np.diag(total))).max()))
-    head = "".join(f"<th class='slanted'><span>{escape(name)}</span></th>" for name in names)
+    head = "".join(
+        f"<th class='slanted' title='{escape(name)}'><span>{escape(name)}</span></th>"
+        for name in names
+    )
     lines = []
     for label, name in enumerate(names):
         cells = []
@@ -84,7 +87,7 @@ def _matrix(names: list[str], counts: NDArray[np.int64]) -> str:
                 share = count / largest
                 style = f"background:rgba(200,85,61,{0.75 * share:.2f})"
                 cells.append(f"<td style='{style}'>{f'{count:,}' if count else ''}</td>")
-        lines.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
+        lines.append(f"<tr><th title='{escape(name)}'>{escape(name)}</th>{''.join(cells)}</tr>")
     return (
         f"<div class='scroll'><table class='matrix'><thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"

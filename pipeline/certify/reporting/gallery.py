@@ -40,9 +40,6 @@ class Group:
 def choose(verdicts: Verdicts, epsilon: Epsilon) -> list[Group]:
     """The images to show. Of equal ones the first."""
     certified = exceeds(verdicts.radius, epsilon)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # How far the wrong class reaches around a misclassified image.
-        wrong_radius = np.nan_to_num((verdicts.margin - verdicts.delta) / verdicts.lipschitz)
     name = epsilon.text
     return [
         Group("Surest: certified with the largest radius", _first(certified, -verdicts.radius)),
@@ -56,9 +53,16 @@ def choose(verdicts: Verdicts, epsilon: Epsilon) -> list[Group]:
         ),
         Group(
             "Hardest: wrong, and the farthest from being right",
-            _first(~verdicts.correct & (verdicts.predict != verdicts.label), -wrong_radius),
+            _first(~verdicts.correct & (verdicts.predict != verdicts.label), -reach(verdicts)),
         ),
     ]
+
+
+def reach(verdicts: Verdicts) -> NDArray[np.float64]:
+    """[N], how far around an image its predicted class, right or wrong, stays first; 0 for NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (verdicts.margin - verdicts.delta) / verdicts.lipschitz
+    return np.nan_to_num(found, posinf=np.inf, neginf=0.0)
 
 
 def _first(which: NDArray[np.bool_], key: NDArray[np.float64]) -> tuple[int, ...]:
@@ -112,9 +116,12 @@ def _card(certificate: Certificate, verdicts: Verdicts, index: int, uri: str) ->
         nearest = names[verdicts.binding[index]]
         lines = [label, f"radius {verdicts.radius[index]:.3f}", f"nearest: {nearest}"]
     else:
-        lines = [label, f"taken for {predict}"]
+        here = reach(verdicts)[index]
+        lines = [label, f"taken for {predict}", f"stays so within {here:.3f}"]
     text = "".join(f"<div>{escape(line)}</div>" for line in lines)
+    # Enlarged pixels have sharp edges; a reduced photograph on a fine screen should not.
+    kind = " class='enlarged'" if max(certificate.input["shape"][1:]) < SIDE else ""
     return (
-        f"<div class='shot'><img alt='image {index}' src='{uri}' width='{SIDE}' height='{SIDE}'>"
-        f"{text}<div class='small'>image {index}</div></div>"
+        f"<div class='shot'><img{kind} alt='image {index}' src='{uri}' width='{SIDE}' "
+        f"height='{SIDE}'>{text}<div class='small'>image {index}</div></div>"
     )

@@ -92,7 +92,10 @@ def draw_curve(
 
 
 def draw_curves(
-    curves: Sequence[tuple[str, Floats, Floats]], radius: Floats, epsilons: Sequence[Epsilon]
+    curves: Sequence[tuple[str, Floats, Floats]],
+    radius: Floats,
+    epsilons: Sequence[Epsilon],
+    warning: str | None = None,
 ) -> bytes:
     """A PNG of several certified-accuracy curves.
 
@@ -100,6 +103,7 @@ def draw_curves(
         curves: of each its label, its steps and its values (`certified_accuracy`).
         radius: of all of them, for the axis.
         epsilons: to mark.
+        warning: drawn above, in red.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -117,6 +121,8 @@ def draw_curves(
     for epsilon in epsilons:
         if float(epsilon) <= right:
             axes.axvline(float(epsilon), color=GREY, linewidth=0.8, linestyle=":")
+    if warning:
+        axes.set_title(warning, loc="left", fontsize=9, color=UNSOUND, wrap=True)
     axes.set_xlim(0, right)
     axes.set_ylim(0, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -148,11 +154,12 @@ def draw_histogram(
     edges = np.linspace(0, right, BARS + 1).tolist()
     axes.hist(shown, edges, color=SOUND, alpha=0.85, label="correct, by certified radius")
     wrong, width = int((~correct).sum()), right / BARS
-    label = f"misclassified: {wrong:,}"
+    tallest = int(np.histogram(shown, edges)[0].max())
+    # Many misclassified must not press the others flat.
+    top = 1.25 * (min(max(tallest, wrong), 2 * tallest) or wrong)
+    label = f"misclassified: {wrong:,}" + (" (the bar is cut)" if wrong > top else "")
     axes.bar(-2 * width, wrong, width * 1.6, color=UNSOUND, alpha=0.8, label=label)
-    tallest = np.histogram(shown, edges)[0].max(initial=0)
-    if tallest:  # many misclassified must not press the others flat
-        axes.set_ylim(0, 1.25 * min(max(tallest, wrong), 2 * tallest))
+    axes.set_ylim(0, top)
     for epsilon in epsilons:
         if float(epsilon) <= right:
             axes.axvline(float(epsilon), color=GREY, linewidth=0.8, linestyle=":")
@@ -160,9 +167,11 @@ def draw_histogram(
                 epsilon.text,
                 (float(epsilon), 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(3, -10),
+                xytext=(2, -2),
                 textcoords="offset points",
-                fontsize=8,
+                rotation=90,  # neighbours such as 0.25 and 72/255 would overlap
+                verticalalignment="top",
+                fontsize=7.5,
                 color="#1f2937",
             )
     axes.set_xlim(-3.2 * width, right)

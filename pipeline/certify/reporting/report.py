@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from html import escape
 
 import numpy as np
@@ -144,9 +145,9 @@ def _meaning(certificate: Certificate) -> str:
 
 def verify_command(certificate: Certificate) -> str:
     """The commands that check this certificate; the verifier reads exact .beton files."""
-    spec, size = str(certificate.dataset["spec"]), certificate.input["shape"][1]
-    check = f"python tools/verify_certificate.py {certificate.directory} --data"
-    if spec.endswith(".beton"):
+    spec, size = shlex.quote(certificate.dataset["spec"]), certificate.input["shape"][1]
+    check = f"python tools/verify_certificate.py {shlex.quote(str(certificate.directory))} --data"
+    if certificate.dataset["spec"].endswith(".beton"):
         return f"{check} {spec}"
     return (
         f"python tools/write_beton.py --source {spec} --split val --preset exact --size {size} "

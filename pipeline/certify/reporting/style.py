@@ -25,6 +25,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem;
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
+.numeric td:first-child { min-width: 8.5rem; overflow-wrap: anywhere; }
 .numeric th:not(:first-child), .numeric td:not(:first-child) { text-align: right; }
 .code td:last-child, pre, code { font-family: ui-monospace, Menlo, Consolas, monospace; }
 .code td:last-child { font-size: .78rem; overflow-wrap: anywhere; }
@@ -34,16 +35,17 @@ h3 { font-size: .95rem; margin: 1.3rem 0 .5rem; }
 .small { color: var(--soft); font-size: .78rem; }
 .gallery { display: flex; flex-wrap: wrap; gap: .9rem .8rem; }
 .shot { width: 112px; font-size: .78rem; line-height: 1.3; overflow-wrap: anywhere; }
-.shot img { display: block; object-fit: contain; image-rendering: pixelated; background: #111;
-  margin-bottom: .3rem; border-radius: .2rem; }
+.shot img { display: block; object-fit: contain; background: #111; margin-bottom: .3rem;
+  border-radius: .2rem; }
+.shot img.enlarged { image-rendering: pixelated; }
 .shot div:nth-child(2) { font-weight: 600; }
 .matrix { width: auto; font-size: .8rem; }
-.matrix td { text-align: center; min-width: 2rem; padding: .3rem .25rem; border: 1px solid #fff; }
+.matrix td { text-align: center; min-width: 1.5rem; padding: .3rem .25rem; border: 1px solid #fff; }
 .matrix td.certified { background: #dbe7f4; font-weight: 600; }
 .matrix th { white-space: nowrap; border: 0; padding: .2rem .6rem .2rem 0; text-align: right;
   max-width: 14rem; overflow: hidden; text-overflow: ellipsis; }
-.matrix th.slanted { height: 6.5rem; vertical-align: bottom; padding: 0; text-align: center; }
-.slanted span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 6.3rem;
+.matrix th.slanted { vertical-align: bottom; padding: 0 0 .3rem; text-align: center; }
+.slanted span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 12rem;
   overflow: hidden; text-overflow: ellipsis; }
 summary { cursor: pointer; color: var(--soft); }
 @media print { body { background: #fff; } main { max-width: none; padding: 0; } }

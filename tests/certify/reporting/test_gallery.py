@@ -13,7 +13,15 @@ import pytest
 from PIL import Image
 
 from pipeline.certify import Certificate, Verdicts, certify
-from pipeline.certify.reporting.gallery import MOST, SIDE, choose, data_uri, fetch, gallery_section
+from pipeline.certify.reporting.gallery import (
+    MOST,
+    SIDE,
+    choose,
+    data_uri,
+    fetch,
+    gallery_section,
+    reach,
+)
 from pipeline.certify.verdicts import read_rows
 from pipeline.types import Epsilon
 from tests.certify.small import ArrayLoader, labelled_images, small_network
@@ -95,6 +103,34 @@ def test_infinite_radii_come_first(finished) -> None:
     best = np.flatnonzero(verdicts.correct)[-1]
     radius[best] = np.inf
     assert choose(replace(verdicts, radius=radius), EPSILON)[0].indices[0] == best
+
+
+def test_reach_is_the_radius_where_right_and_never_nan(finished) -> None:
+    _, verdicts, _ = finished
+    right = verdicts.radius > 0
+    assert np.allclose(reach(verdicts)[right], verdicts.radius[right], rtol=1e-12)
+    first = dict(zip(("margin", "lipschitz"), np.array([[1, np.nan, 1], [0, 1, 2]]), strict=True))
+    few = {name: getattr(verdicts, name)[:3] for name in vars(verdicts)}
+    odd = Verdicts(**{**few, **first, "delta": np.zeros(3)})
+    assert reach(odd).tolist() == [np.inf, 0, 0.5]
+
+
+def test_wrong_images_say_how_far_they_stay_wrong(finished) -> None:
+    certificate, verdicts, loader = finished
+    hardest = choose(verdicts, EPSILON)[3]
+    html = gallery_section(certificate, verdicts, [hardest], fetch(loader, [hardest]))
+    for index in hardest.indices:
+        assert f"taken for class {verdicts.predict[index]}" in html
+        assert f"stays so within {reach(verdicts)[index]:.3f}" in html
+
+
+def test_only_enlarged_pictures_are_pixelated(finished) -> None:
+    certificate, verdicts, loader = finished
+    groups = choose(verdicts, EPSILON)
+    pictures = fetch(loader, groups)
+    assert "class='enlarged'" in gallery_section(certificate, verdicts, groups, pictures)
+    photos = replace(certificate, input={**certificate.input, "shape": [3, 224, 224]})
+    assert "enlarged" not in gallery_section(photos, verdicts, groups, pictures)
 
 
 def test_names_are_escaped(finished, tmp_path: Path) -> None:
