@@ -1,4 +1,8 @@
-"""Signals that ask a sweep to end: Ctrl-C, SIGTERM, a lost terminal."""
+"""Signals that ask a sweep to end: Ctrl-C, SIGTERM, a lost terminal.
+
+Notable: jobs that a script starts with `&` ignore SIGINT, and hand that on to what they start. Here
+it is never ignored, so the runs of a sweep in the background can be interrupted as well.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,8 @@ class StopRequests:
     def __enter__(self) -> StopRequests:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             handler = signal.getsignal(number)
-            if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
+            by_nohup = number == signal.SIGHUP and handler is signal.SIG_IGN
+            if not by_nohup:
                 self._before[number] = handler
                 signal.signal(number, self._note)
         return self

@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from signal import SIGHUP, SIGINT
 
 import pytest
 
 from pipeline.sweep import conduct
 from pipeline.sweep.conduct import command_of, log_of
 from pipeline.sweep.processes import RunProcess
+from pipeline.sweep.stop import StopRequests
 from tests.sweep.small import program, sweep
 
 
@@ -87,6 +89,20 @@ def test_a_signal_makes_the_runs_save(
     assert not any(directory.exists() for directory in directories[2:]), "nothing new is started"
     assert "interrupted with 4 runs left" in capsys.readouterr().out
     assert signal.getsignal(number) is before
+
+
+def test_nohup_is_heeded_and_a_background_job_can_be_interrupted() -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (SIGHUP, SIGINT)}
+    try:
+        with StopRequests() as stop:
+            os.kill(os.getpid(), SIGHUP)
+            assert not stop.asked and not stop.is_new()
+            os.kill(os.getpid(), SIGINT)
+            assert stop.asked and stop.is_new() and not stop.is_new()
+        assert signal.getsignal(SIGINT) is signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_an_error_of_the_sweep_itself_leaves_no_run_behind(

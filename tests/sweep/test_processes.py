@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.sweep.processes import RunProcess, devices_of, ending, last_lines, launcher
+from pipeline.sweep.stop import StopRequests
 
 PYTHON = [sys.executable, "-c"]
 
@@ -55,7 +56,8 @@ def test_an_interrupt_reaches_every_process_of_the_run(tmp_path: Path) -> None:
     child = f"import time\n{wait}"
     start_child = f"subprocess.Popen([sys.executable, '-c', {child!r}])\n"
     parent = f"import subprocess, sys, time\n{start_child}{wait}"
-    process = RunProcess([*PYTHON, parent], log, {})
+    with StopRequests():
+        process = RunProcess([*PYTHON, parent], log, {})
     wait_for(lambda: log.read_text().count("ready") == 2)
     process.interrupt()
     wait_for(lambda: not process.is_running())
