@@ -23,6 +23,7 @@ from pipeline.data.betons.format import BetonFile, read_beton
 from pipeline.data.classes import ClassSubset
 from pipeline.data.pixels import exact_photo, shorter_side, train_photo
 from pipeline.data.sources import Source, Split, open_source
+from pipeline.data.sources.decode import SMALL
 
 Pixels = npt.NDArray[np.uint8]
 Preset = Literal["train", "exact"]
@@ -132,7 +133,8 @@ class BetonPictures:
         sides = np.stack([beton.heights, beton.widths])
         if (sides == size).all():
             return
-        varied = (sides != sides[:, :1]).any()
+        # Data of one small size are square; photographs of one size are not, or not small.
+        varied = (sides != sides[0, 0]).any() or sides[0, 0] > SMALL
         if preset == "train" and (varied or not beton.is_exact):  # photographs, to be cropped
             wrong = np.flatnonzero(sides.min(axis=0) != shorter_side(size))
         else:

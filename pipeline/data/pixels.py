@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-import pipeline.data.kernels as kernels
-
 Pixels = npt.NDArray[np.uint8]
 
 LARGEST_RESIZED = 2**24
@@ -81,6 +79,8 @@ def exact_photo(photo: Pixels, size: int) -> Pixels:
     # torchvision rounds half to even here, as Python does.
     top, left = round((height - size) / 2), round((width - size) / 2)
     if height * width > LARGEST_RESIZED:
+        from pipeline.data import kernels  # here, since numba takes a second to load
+
         window = np.empty((size, size, 3), np.uint8)
         kernels.resize_window(np.ascontiguousarray(photo), height, width, top, left, window)
         return window

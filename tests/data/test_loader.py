@@ -94,6 +94,19 @@ def test_photographs_for_another_size_are_refused(tmp_path: Path) -> None:
         open_block_loader(str(varied), "val", 18)
 
 
+@pytest.mark.parametrize(("shape", "size"), [((18, 24), 16), ((256, 256), 224)])
+def test_raw_photographs_may_all_have_one_size(
+    shape: tuple[int, int], size: int, tmp_path: Path
+) -> None:
+    photos = betons.smooth_pictures([shape] * 4)
+    path = betons.write(tmp_path / "same.beton", photos, [0, 1, 0, 1])
+    loader = open_train(str(path), size, 2)
+    assert next(iter(loader.epoch(0))).images.shape == (2, 3, size, size)
+    loader.close()
+    with pytest.raises(ValueError, match=rf"{shape[0]}x{shape[1]} pixels.*--preset train"):
+        open_train(str(path), size - 1 - size // 2, 2)
+
+
 def test_one_odd_image_in_an_archive_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, image=np.zeros((5, 8, 9, 3), np.uint8), label=np.zeros(5, np.int64))
