@@ -79,10 +79,11 @@ def exact_photo(photo: Pixels, size: int) -> Pixels:
     # torchvision rounds half to even here, as Python does.
     top, left = round((height - size) / 2), round((width - size) / 2)
     if height * width > LARGEST_RESIZED:
-        from pipeline.data import kernels  # here, since numba takes a second to load
+        # Here, since numba takes a second to load.
+        from pipeline.data.kernels import resize_window
 
         window = np.empty((size, size, 3), np.uint8)
-        kernels.resize_window(np.ascontiguousarray(photo), height, width, top, left, window)
+        resize_window(np.ascontiguousarray(photo), height, width, top, left, window)
         return window
     resized = _to_size(photo, height, width)
     return np.ascontiguousarray(resized[top : top + size, left : left + size])
