@@ -1,0 +1,47 @@
+"""The typed configuration of a run: YAML file, then `--key value` from the command line.
+
+Notable:
+- Every key is declared here with its default; an unknown one is an error with the nearest known
+  name.
+- `config.yaml` in a run directory is written by `save` and read back by `load` without change.
+"""
+
+from pipeline.config.data import (
+    AugmentationConfig,
+    ClassesConfig,
+    DataConfig,
+    RandAugmentConfig,
+    ResizedCropConfig,
+)
+from pipeline.config.reading import first_difference, known_keys, load, parse, save
+from pipeline.config.run import (
+    CertificationConfig,
+    CheckpointConfig,
+    EpsilonConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "AugmentationConfig",
+    "CertificationConfig",
+    "CheckpointConfig",
+    "ClassesConfig",
+    "DataConfig",
+    "EpsilonConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "RandAugmentConfig",
+    "ResizedCropConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "first_difference",
+    "known_keys",
+    "load",
+    "parse",
+    "save",
+]

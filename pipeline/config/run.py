@@ -1,0 +1,143 @@
+"""The config of a run: its sections, data apart.
+
+Notable:
+- The one open section is `model`: its further keys are the options of `build_model`, and
+  `objective`'s those of the objective; both are checked where they are used.
+- `training.batch_size` is the *global* batch, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline.config.data import DataConfig
+from pipeline.config.section import Section
+from pipeline.types import Epsilon
+
+
+class ModelConfig(BaseModel):
+    """Arguments of `pipeline.models.build_model`; keys not named here are the model's options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    num_classes: int = Field(gt=1)
+    image_size: int = Field(gt=0)
+    in_channels: int = Field(3, gt=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the chosen model alone."""
+        return dict(self.model_extra or {})
+
+
+class ObjectiveConfig(BaseModel):
+    """The loss; keys not named here are the objective's options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "emma"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the chosen objective alone."""
+        return dict(self.model_extra or {})
+
+
+class EpsilonConfig(Section):
+    """The training radius: a linear ramp, then flat (LiResNet, Appendix B.1)."""
+
+    target: str = "36/255"
+    """The radius to be certified; "36/255" or a decimal, an l2 norm in stored-image space."""
+    start: float = Field(0.1, ge=0)
+    """Factor on the target at the first step."""
+    end: float = Field(2.0, gt=0)
+    """Factor on the target from the end of the ramp on."""
+    ramp: float = Field(0.5, ge=0, le=1)
+    """Share of the training over which the factor grows."""
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> str:
+        return Epsilon.parse(value).text
+
+
+class OptimizerConfig(Section):
+    """NAdam with Lookahead, as one optimizer (LiResNet, Appendix B.1)."""
+
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum_decay: float = Field(4e-3, ge=0)
+    lookahead_steps: int = Field(6, ge=0)
+    """k; 0 switches Lookahead off."""
+    lookahead_alpha: float = Field(0.5, gt=0, le=1)
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest l2 norm of the whole gradient."""
+
+
+class TrainingConfig(Section):
+    """Length, batch and precision."""
+
+    epochs: int = Field(1, gt=0)
+    batch_size: int = Field(256, gt=0)
+    accumulation: int = Field(1, gt=0)
+    """Micro-batches a step; batch_size must be divisible by processes × accumulation."""
+    warmup_epochs: float = Field(0, ge=0)
+    """Linear warm-up of the learning rate; cosine decay to zero after it."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    validate_every: int = Field(1, ge=0)
+    """Epochs between validations; 0 validates after the last epoch only."""
+    log_every: int = Field(1, gt=0)
+    """Steps between rows of metrics.jsonl and points in TensorBoard."""
+
+
+class CheckpointConfig(Section):
+    """When to save and what to keep."""
+
+    every_steps: int = Field(0, ge=0)
+    """Steps between checkpoints; 0 saves at the end of each epoch only."""
+    keep: int = Field(2, gt=0)
+    """Newest checkpoints kept."""
+
+
+class CertificationConfig(Section):
+    """The certification that ends a training run."""
+
+    epsilons: list[str] = Field(["36/255", "72/255", "108/255", "1.0"])
+    at_end: bool = True
+
+    @field_validator("epsilons", mode="before")
+    @classmethod
+    def _readable(cls, values: Any) -> list[str]:
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError('give a list such as ["36/255", 0.25]')
+        return [Epsilon.parse(value).text for value in values]
+
+
+class RunConfig(Section):
+    """Everything that defines a run."""
+
+    name: str
+    """The run directory is `output`/`name`."""
+    output: str = "runs"
+    task: Literal["train", "certify"] = "train"
+    seed: int = Field(0, ge=0)
+    engine: Literal["accelerate"] = "accelerate"
+    data: DataConfig = DataConfig()
+    model: ModelConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
+    epsilon: EpsilonConfig = EpsilonConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    certification: CertificationConfig = CertificationConfig()
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return Path(self.output) / self.name
