@@ -18,6 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from pipeline.checkpoint import optimizer_tensors, restore_optimizer
+from pipeline.checkpoint.fragments import Part, SavedState
 from pipeline.distributed import current_world
 from pipeline.training.engine import Engine
 from pipeline.types import Prediction
@@ -99,21 +100,24 @@ class AccelerateEngine(Engine):
         self._optimizer.zero_grad(set_to_none=True)
         self._norm = None
 
-    def state(self) -> dict[str, dict[str, Tensor]]:
+    def state(self) -> dict[str, Part]:
         """See `Engine.state`."""
+        if not self.world.is_main:
+            return {"model": {}, "optimizer": {}}
         return {
             "model": _on_cpu(self.module.state_dict()),
             "optimizer": _on_cpu(optimizer_tensors(self._optimizer, self.module)),
         }
 
-    def load_state(self, tensors: dict[str, dict[str, Tensor]]) -> None:
+    def load_state(self, saved: SavedState) -> None:
         """See `Engine.load_state`."""
-        model, mine = tensors["model"], self.module.state_dict()
-        for name in [*mine, *model]:
-            if name not in model or name not in mine or model[name].shape != mine[name].shape:
+        theirs, mine = saved.names("model"), self.module.state_dict()
+        for name in [*mine, *theirs]:
+            fits = name in mine and name in theirs
+            if not fits or saved.shape("model", name) != mine[name].shape:
                 raise ValueError(f"the checkpoint is of another model: tensor {name!r} differs")
-        self.module.load_state_dict(model)
-        restore_optimizer(self._optimizer, self.module, tensors["optimizer"])
+        self.module.load_state_dict(saved.part("model"))
+        restore_optimizer(self._optimizer, self.module, saved.part("optimizer"))
 
     @contextmanager
     def whole_model(self) -> Iterator[nn.Module]:

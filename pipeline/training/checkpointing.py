@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch import Tensor
 
 from pipeline.checkpoint import (
     Checkpoint,
@@ -18,6 +20,7 @@ from pipeline.checkpoint import (
     restore_rng_state,
     save_checkpoint,
 )
+from pipeline.checkpoint.fragments import WholeState
 from pipeline.data.base import TrainLoader
 from pipeline.distributed import gather_objects, raise_together
 from pipeline.progress import say
@@ -74,7 +77,7 @@ class Checkpointing(Callback):
             OSError: this is rank 0 and it could not write.
         """
         self._check_buffers()
-        tensors = self._engine.state()
+        tensors = cast(dict[str, dict[str, Tensor]], self._engine.state())
         for part, callback in self._stateful.items():
             tensors[part] = callback.tensors()
         tensors["rng"] = gather_rng_states()
@@ -112,7 +115,7 @@ class Checkpointing(Callback):
                 f"data.train {self._loader.info.spec} has {now} images, and had {before} when the "
                 f"checkpoints in {self._root} were written: restore it, or train under another name"
             )
-        self._engine.load_state(checkpoint.tensors)
+        self._engine.load_state(WholeState(checkpoint.tensors))
         for part, callback in self._stateful.items():
             callback.load_tensors(checkpoint.tensors[part])
         restore_rng_state(checkpoint.tensors["rng"], self._engine.world.rank)

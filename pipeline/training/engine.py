@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from pipeline.checkpoint.fragments import Part, SavedState
 from pipeline.distributed import World
 from pipeline.types import Prediction
 
@@ -64,12 +65,20 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def state(self) -> dict[str, dict[str, Tensor]]:
-        """Everything to be saved: `model` (with buffers) and `optimizer`, tensors on the CPU."""
+    def state(self) -> dict[str, Part]:
+        """What this rank has to save, by part: `model` (with buffers) and `optimizer`.
+
+        Copies on the CPU, which later steps do not change. Over all ranks every tensor is there
+        once: whole, or in fragments that cover it. Where every rank holds everything, rank 0 gives
+        whole tensors and the others empty parts, without making a copy.
+        """
 
     @abstractmethod
-    def load_state(self, tensors: dict[str, dict[str, Tensor]]) -> None:
-        """Put back what `state` gave, to the bit.
+    def load_state(self, saved: SavedState) -> None:
+        """Put back what the `state` of all ranks gave, to the bit.
+
+        Args:
+            saved: by an engine of any kind on any number of ranks.
 
         Raises:
             ValueError: the tensors are not those of this model, naming the first one that differs.

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.checkpoint.fragments import WholeState
 from pipeline.models import build_model
 from tests.training.toy import CLASSES, Recorder, toy_engine, toy_loop
 
@@ -15,7 +16,7 @@ def test_state_there_and_back_continues_to_the_bit() -> None:
     state = first.state()
     toy_loop(first, max_steps=8).run(7)  # the state taken does not change with the model
     second = toy_engine()
-    second.load_state(state)
+    second.load_state(WholeState(state))
     toy_loop(second, max_steps=9).run(7)
     for part, tensors in straight.state().items():
         theirs = second.state()[part]
@@ -34,10 +35,10 @@ def test_state_names_parameters_and_buffers() -> None:
 def test_a_checkpoint_of_another_model_is_refused() -> None:
     other = toy_engine(model=build_model("liresnet", CLASSES, 8, 1, depth=1, width=8, features=16))
     with pytest.raises(ValueError, match=r"of another model: tensor 'trunk.backbone.1.conv"):
-        toy_engine().load_state(other.state())
+        toy_engine().load_state(WholeState(other.state()))
     wider = toy_engine(model=build_model("liresnet", CLASSES, 8, 1, depth=2, width=16, features=16))
     with pytest.raises(ValueError, match=r"tensor 'trunk.stem.conv"):
-        toy_engine().load_state(wider.state())
+        toy_engine().load_state(WholeState(wider.state()))
 
 
 def test_unusual_gradients_are_named_in_network_order() -> None:
