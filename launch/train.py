@@ -9,7 +9,9 @@ With other values than the file's (any key of the config):
 Trying a recipe, in runs/NAME.trial and without certification:
     python launch/train.py --config configs/digits.yaml --max-steps 20
 
-The same command again goes on where the run stopped. Ctrl-C finishes the step and saves.
+The same command again goes on where the run stopped. Ctrl-C finishes the step and saves, and so do
+SIGTERM and SIGUSR2. Exit status: 0 finished, 1 refused, 75 left early or lost another process (try
+again), 130 Ctrl-C, anything else a crash.
 """
 
 import argparse
@@ -18,10 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from pipeline import config, distributed, run
-from pipeline.training.guards import NonFiniteError
-
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+from pipeline import config, run
+from pipeline.outcome import exit_status
 
 
 def main() -> int:
@@ -39,13 +39,7 @@ def main() -> int:
         settings = config.load(arguments.config, overrides)
     except ValueError as error:
         parser.error(str(error))
-    try:
-        finished = run.main(settings, arguments.max_steps)
-    except (ValueError, OSError, NonFiniteError) as error:  # OSError: a full disk
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    distributed.stop()
-    return 0 if finished else INTERRUPTED
+    return exit_status(lambda: run.main(settings, arguments.max_steps))
 
 
 if __name__ == "__main__":

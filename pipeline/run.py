@@ -17,23 +17,24 @@ from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
 from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
+from pipeline.outcome import FINISHED, Outcome
 from pipeline.progress import say
 from pipeline.training.accelerate_engine import AccelerateEngine
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
-from pipeline.training.interrupt import interrupt_as_request
 from pipeline.training.loop import Loop, Plan, check_batch_size
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.run_directory import directory_of, prepare
 from pipeline.training.schedules import EpsilonRamp, LearningRate
+from pipeline.training.stop_request import stop_requests
 from pipeline.training.telemetry import Telemetry
 from pipeline.training.threatening import ThreateningClasses
 from pipeline.training.validation import ValidationCallback
 from pipeline.types import Epsilon
 
 
-def main(config: RunConfig, max_steps: int | None = None) -> bool:
+def main(config: RunConfig, max_steps: int | None = None) -> Outcome:
     """Do what the config says. Every process of the launch calls it.
 
     Args:
@@ -42,7 +43,7 @@ def main(config: RunConfig, max_steps: int | None = None) -> bool:
             the directory `NAME.trial`, which is emptied first; no certification.
 
     Returns:
-        False if Ctrl-C ended it early; the same call goes on from there.
+        Whether it finished, or what made it leave early; the same call goes on from there.
 
     Raises:
         ValueError: something in the config, the data or the run directory is wrong.
@@ -51,11 +52,11 @@ def main(config: RunConfig, max_steps: int | None = None) -> bool:
     distributed.start()
     if config.task == "certify":
         certify_run(config.directory, config.data.val, config.certification.epsilons)
-        return True
+        return FINISHED
     return train(config, max_steps)
 
 
-def train(config: RunConfig, max_steps: int | None = None) -> bool:
+def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
     """Train, resuming automatically, and certify at the end. See `main`."""
     world = distributed.start()
     training = config.training
@@ -109,25 +110,26 @@ def train(config: RunConfig, max_steps: int | None = None) -> bool:
         ]
         begun = checkpointing.restore()
         say(_opening(directory, begun, total_steps, max_steps))
-        with interrupt_as_request() as wants_to_stop:
-            loop = Loop(engine, objective, loader, plan, callbacks, wants_to_stop)
-            done = loop.run(begun) if begun < total_steps else begun
+        stop = stack.enter_context(stop_requests())
+        loop = Loop(engine, objective, loader, plan, callbacks, stop)
+        done = loop.run(begun) if begun < total_steps else begun
 
+        if done < min(max_steps or total_steps, total_steps):
+            left_on = next(filter(None, distributed.gather_objects(stop.what)))
+            say(
+                f"stopped after step {done} of {total_steps} on {left_on} and saved in "
+                f"{directory}; the same command goes on from there"
+            )
+            return Outcome(left_on)
         if max_steps is not None:
             say(f"tried {done} of {total_steps} steps in {directory}; not certified")
-            return done >= min(max_steps, total_steps)
-        if done < total_steps:
-            say(
-                f"stopped after step {done} of {total_steps} and saved in {directory}; the same "
-                "command goes on from there"
-            )
-            return False
+            return FINISHED
         if config.certification.at_end:
             with engine.whole_model():
                 network = model.export()
             epsilons = config.certification.epsilons
             certify(network, val, epsilons, directory / "certificate", config=config)
-    return True
+    return FINISHED
 
 
 def certify_run(

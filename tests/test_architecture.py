@@ -23,6 +23,7 @@ FLOORS = {
     "pipeline.checkpoint": 2,
     "pipeline.training": 3,
     "pipeline.certify": 3,
+    "pipeline.outcome": 4,
     "pipeline.diffusion": 4,
     "pipeline.launchers": 4,
     "pipeline.run": 5,
@@ -157,7 +158,7 @@ from pipeline import config, run
 settings = config.load(pathlib.Path("configs/digits.yaml"), [
     "--output", {str(tmp_path)!r}, "--training.epochs", "1", "--training.warmup_epochs", "0",
     "--model.width", "8", "--model.depth", "1", "--model.features", "32"])
-run.main(settings)
+assert run.main(settings).finished
 certificate = json.loads((settings.directory / "certificate" / "certificate.json").read_text())
 print("images", certificate["num_images"])
 """

@@ -54,9 +54,9 @@ def test_a_trial_makes_the_first_steps_of_the_run_and_does_not_touch_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = config(tmp_path, "--certification.at_end", "false")
-    assert run.main(settings)
+    assert run.main(settings).finished
     before = (settings.directory / "metrics.jsonl").read_bytes()
-    assert run.main(settings, max_steps=5)
+    assert run.main(settings, max_steps=5).finished
     assert "tried 5 of 22 steps" in capsys.readouterr().out
     trial = tmp_path / "digits.trial"
     assert losses(trial) == losses(settings.directory)[:5]
@@ -68,7 +68,7 @@ def test_a_run_ends_with_its_certificate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = config(tmp_path)
-    assert run.main(settings)
+    assert run.main(settings).finished
     folder = settings.directory / "certificate"
     certificate = json.loads((folder / "certificate.json").read_text())
     assert certificate["num_images"] == 360
@@ -80,21 +80,21 @@ def test_a_run_ends_with_its_certificate(
     assert validation["vra_estimate"] == pytest.approx(certificate["vra"]["0.25"], abs=0.05)
 
     images = (folder / "images.tsv").read_bytes()
-    assert run.main(settings)  # the same command again
+    assert run.main(settings).finished  # the same command again
     assert "training is finished" in capsys.readouterr().out
     assert (folder / "images.tsv").read_bytes() == images
 
     other = run.certify_run(settings.directory, epsilons=["0.1"], out=tmp_path / "other")
     assert other.clean_accuracy == certificate["clean_accuracy"]
     again = configs.load(settings.directory / "config.yaml", ["--task", "certify"])
-    assert run.main(again)
+    assert run.main(again).finished
 
 
 def test_certification_can_be_left_out_and_made_up_for(tmp_path: Path) -> None:
     settings = config(tmp_path, "--certification.at_end", "false")
-    assert run.main(settings)
+    assert run.main(settings).finished
     assert not (settings.directory / "certificate").exists()
-    assert run.main(config(tmp_path))
+    assert run.main(config(tmp_path)).finished
     assert (settings.directory / "certificate" / "certificate.json").exists()
 
 

@@ -54,7 +54,7 @@ def final(directory: Path) -> tuple[Checkpoint, list[dict[str, object]]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chosen = settings(tmp_path_factory.mktemp("undisturbed"))
-    assert run.main(chosen)
+    assert run.main(chosen).finished
     assert len(list((chosen.directory / "checkpoints").iterdir())) == STEPS
     return chosen.directory
 
@@ -73,7 +73,7 @@ def test_restored_at_every_step(undisturbed: Path, tmp_path: Path, step: int) ->
     )
 
     torch.manual_seed(12345)  # a restarted process has another random state
-    assert run.main(chosen)
+    assert run.main(chosen).finished
     (mine, my_rows), (whole, rows) = final(chosen.directory), final(undisturbed)
     assert mine.step == whole.step == STEPS
     for part in ("model", "optimizer", "threatening_classes"):
