@@ -25,7 +25,7 @@ FLOORS = {
     "pipeline.certify": 3,
     "pipeline.outcome": 4,
     "pipeline.diffusion": 4,
-    "pipeline.launchers": 4,
+    "pipeline.launchers": 5.5,  # they start runs
     "pipeline.run": 5,
     "pipeline.sweep": 5,
     "launch": 6,

@@ -133,3 +133,55 @@ def test_every_recipe_loads_and_has_its_header(path: Path) -> None:
     for word in ("Command", "Hardware", "Time", "Expected", "Source", "Status"):
         assert f"# {word}" in header, f"{path.name} does not say {word}"
     assert "MEASURE" not in header
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        (90, 90),
+        ("90", 90),
+        ("2:30", 3),  # minutes:seconds, rounded up
+        ("2:30:00", 150),
+        ("1-12", 36 * 60),
+        ("1-12:30", 36 * 60 + 30),
+        ("2-00:00:01", 2 * 1440 + 1),
+        ("UNLIMITED", 0),
+    ],
+)
+def test_a_time_is_read_as_sbatch_reads_it(
+    time: int | str, minutes: int, file: Path, tmp_path: Path
+) -> None:
+    file.write_text(
+        file.read_text() + f"cluster: {{time: {time}, signal_seconds: 60}}\n"
+    )  # as a person types it
+    in_file = config.load(file)
+    typed = config.load(file, ["--cluster.time", str(time)])
+    assert in_file.cluster.minutes == typed.cluster.minutes == minutes
+    config.save(in_file, tmp_path / "saved.yaml")
+    assert config.load(tmp_path / "saved.yaml") == in_file
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--cluster.time", "tomorrow"], "'cluster.time' has the value 'tomorrow': give minutes"),
+        (["--cluster.time", "4"], "signal_seconds 300 leaves nothing of a time of 4 minutes"),
+        (["--cluster.sbatch.nodes", "2"], "nodes has a key of its own: set cluster.nodes"),
+        (["--cluster.sbatch.open_mode", "w"], "open_mode cannot be set: logs and requeue"),
+        (["--cluster.tasks_per_node", "4"], "differs from gpus_per_node 8"),
+        (["--cluster.environment", "{NCCL-DEBUG: INFO}"], "no name of an environment variable"),
+        (["--cluster.environment", "{NCCL_DEBUG: true}"], "give NCCL_DEBUG a text or a number"),
+        (["--cluster.partion", "a"], "did you mean 'cluster.partition'?"),
+    ],
+)
+def test_a_mistake_in_cluster_is_one_sentence(file: Path, words: list[str], sentence: str) -> None:
+    with pytest.raises(ValueError) as error:
+        config.load(file, words)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_tasks_of_a_cluster(file: Path) -> None:
+    assert config.load(file, ["--cluster.nodes", "4"]).cluster.tasks == 32
+    words = ["--cluster.nodes", "3", "--cluster.gpus_per_node", "0"]
+    assert config.load(file, words).cluster.tasks == 3
+    assert config.load(file, [*words, "--cluster.tasks_per_node", "2"]).cluster.tasks == 6

@@ -6,6 +6,7 @@ Notable:
 - `config.yaml` in a run directory is written by `save` and read back by `load` without change.
 """
 
+from pipeline.config.cluster import ClusterConfig
 from pipeline.config.data import (
     AugmentationConfig,
     ClassesConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "CertificationConfig",
     "CheckpointConfig",
     "ClassesConfig",
+    "ClusterConfig",
     "DataConfig",
     "EpsilonConfig",
     "ModelConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +11,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.run import RunConfig
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without numbers to the base of 60: `2:30` is a time as SLURM writes it, and not 150."""
+
+
+_SEXAGESIMAL = re.compile(r"[-+]?\d[\d_]*(?::[0-5]?\d)+(?:\.\d*)?$")
+_Loader.yaml_implicit_resolvers = {
+    first: [("tag:yaml.org,2002:str", _SEXAGESIMAL), *resolvers]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -26,7 +38,7 @@ def load(path: Path, overrides: list[str] | None = None) -> RunConfig:
     if not path.is_file():
         raise ValueError(f"config file {path} does not exist{_near_file(path)}")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), _Loader)
     except yaml.YAMLError as error:
         raise ValueError(
             f"config file {path} is not YAML: {' '.join(str(error).split())}"
@@ -83,7 +95,7 @@ def _pairs(words: list[str]) -> list[tuple[str, Any]]:
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError:
             value = text
         pairs.append((key.replace("-", "_"), value))

@@ -1,4 +1,4 @@
-"""The config of a run: its sections, data apart.
+"""The config of a run: its sections, data and cluster apart.
 
 Notable:
 - The one open section is `model`: its further keys are the options of `build_model`, and
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.config.cluster import ClusterConfig
 from pipeline.config.data import DataConfig
 from pipeline.config.section import Section
 from pipeline.types import Epsilon
@@ -136,6 +137,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     certification: CertificationConfig = CertificationConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @property
     def directory(self) -> Path:

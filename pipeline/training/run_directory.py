@@ -23,6 +23,7 @@ MAY_CHANGE = {
     "training.log_every",
     "checkpoint",
     "certification",
+    "cluster",
 }
 """Keys that change neither the weights nor a logged number, so that a run may go on without them.
 (`name` and `output` only say where it lies.)"""
