@@ -1,4 +1,4 @@
-"""Collectives; with one process each is the identity."""
+"""Collectives; with one process each is the identity. Their time is `communication`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pipeline.stopwatch import part
+
+COMMUNICATION = "communication"
+
 
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized():
-        dist.barrier()
+        with part(COMMUNICATION):
+            dist.barrier()
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -19,7 +24,8 @@ def gather_objects(value: Any) -> list[Any]:
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    with part(COMMUNICATION):
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -28,21 +34,24 @@ def broadcast_object(value: Any) -> Any:
     if not dist.is_initialized():
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    with part(COMMUNICATION):
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of `tensor` over all ranks, in place, on every rank."""
     if dist.is_initialized():
-        dist.all_reduce(tensor)
+        with part(COMMUNICATION):
+            dist.all_reduce(tensor)
     return tensor
 
 
 def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The elementwise largest of `tensor` over all ranks, in place, on every rank."""
     if dist.is_initialized():
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        with part(COMMUNICATION):
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tensor
 
 

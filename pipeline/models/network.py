@@ -20,6 +20,7 @@ from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.head import NormalizedHead
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.power_iteration import estimate_norms
+from pipeline.stopwatch import part
 from pipeline.types import Prediction
 
 
@@ -77,7 +78,8 @@ class LipschitzNetwork(nn.Module):
                 f"the model takes floating-point images of shape {list(self.input_shape)} in "
                 f"[0, 1] and is given {images.dtype} of shape {list(images.shape[1:])}"
             )
-        layer_lipschitz = self._estimate_layers()
+        with part("lipschitz"):
+            layer_lipschitz = self._estimate_layers()
         logits, distances = self.head(self.trunk(images))
         with torch.autocast(images.device.type, enabled=False):
             steepness = layer_lipschitz.double().prod()

@@ -3,6 +3,8 @@
 Notable:
 - At every moment one part runs: a part inside another interrupts it, so that parts add up to the
   whole and nothing is counted twice.
+- One stopwatch at a time is active, as with a profiler: a layer or a collective says `part(...)`
+  and knows nothing of who measures. Without an active one that costs nothing and does nothing.
 - On a GPU the boundaries are CUDA events, which cost microseconds and make the host wait for
   nothing; `take` reads those that the GPU has passed and leaves the others for the next call.
 """
@@ -12,8 +14,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -34,6 +36,9 @@ class Stopwatch:
         clock: seconds of the host, for a device without events.
     """
 
+    active: ClassVar[Stopwatch | None] = None
+    """The one that `part` and `mark` of this module speak to."""
+
     def __init__(
         self, device: torch.device, clock: Callable[[], float] = time.perf_counter
     ) -> None:
@@ -41,18 +46,27 @@ class Stopwatch:
         self._clock = clock
         self._running = [OTHER]
         self._marks: list[tuple[Any, str]] = []
-        self._mark()
+        self.mark()
+
+    @contextmanager
+    def running(self) -> Iterator[Stopwatch]:
+        """Be the active one. Of one thread only."""
+        before, Stopwatch.active = Stopwatch.active, self
+        try:
+            yield self
+        finally:
+            Stopwatch.active = before
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Time inside belongs to `name`, and not to the part around it."""
         self._running.append(name)
-        self._mark()
+        self.mark()
         try:
             yield
         finally:
             self._running.pop()
-            self._mark()
+            self.mark()
 
     def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """Iterate, the waiting for every item being of part `name`."""
@@ -67,7 +81,7 @@ class Stopwatch:
 
     def take(self) -> dict[str, float]:
         """Seconds by part since the last call, of what the device has finished."""
-        self._mark()
+        self.mark()
         seconds: dict[str, float] = defaultdict(float)
         while len(self._marks) > 1:
             (start, name), (stop, _) = self._marks[:2]
@@ -80,11 +94,34 @@ class Stopwatch:
             del self._marks[0]
         return dict(seconds)
 
-    def _mark(self) -> None:
-        """From here on time belongs to the innermost part."""
+    def mark(self) -> None:
+        """Begin a new stretch of the part that runs, see `since_mark`."""
         if self._on_gpu:
             now: Any = torch.cuda.Event(enable_timing=True)
             now.record()
         else:
             now = self._clock()
         self._marks.append((now, self._running[-1]))
+
+    def since_mark(self, name: str) -> None:
+        """The time since the last mark turns out to have been of part `name`."""
+        self._marks[-1] = (self._marks[-1][0], name)
+        self.mark()
+
+
+def part(name: str) -> AbstractContextManager[None]:
+    """Time inside belongs to `name`, if anybody measures."""
+    watch = Stopwatch.active
+    return nullcontext() if watch is None else watch.part(name)
+
+
+def mark() -> None:
+    """`Stopwatch.mark`, if anybody measures."""
+    if Stopwatch.active is not None:
+        Stopwatch.active.mark()
+
+
+def since_mark(name: str) -> None:
+    """`Stopwatch.since_mark`, if anybody measures."""
+    if Stopwatch.active is not None:
+        Stopwatch.active.since_mark(name)

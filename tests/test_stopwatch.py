@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.stopwatch import OTHER, Stopwatch
+from pipeline import stopwatch
+from pipeline.stopwatch import OTHER, Stopwatch
 
 CPU = torch.device("cpu")
 
@@ -64,6 +65,34 @@ def test_leaving_early_closes_nothing_twice() -> None:
     watch = Stopwatch(CPU, Clock())
     first = next(watch.each("data", itertools.count()))
     assert first == 0
+
+
+def test_what_came_after_the_last_mark_can_be_named_later() -> None:
+    """As for gradients: what follows the last one is waiting for the other ranks."""
+    clock = Clock()
+    watch = Stopwatch(CPU, clock)
+    with watch.running(), watch.part("backward"):
+        for _ in range(3):
+            clock.now += 1
+            stopwatch.mark()
+        clock.now += 5
+        stopwatch.since_mark("communication")
+        clock.now += 0.25
+    assert watch.take() == {OTHER: 0, "backward": 3.25, "communication": 5}
+
+
+def test_parts_speak_to_the_active_one_only() -> None:
+    clock = Clock()
+    outer, inner = Stopwatch(CPU, clock), Stopwatch(CPU, clock)
+    with stopwatch.part("nobody measures"):
+        stopwatch.mark()
+        stopwatch.since_mark("nobody")
+    with outer.running(), stopwatch.part("a"):
+        clock.now += 1
+        with inner.running(), stopwatch.part("b"):
+            clock.now += 2
+    assert outer.take() == {OTHER: 0, "a": 3} and inner.take() == {OTHER: 1, "b": 2}
+    assert Stopwatch.active is None
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
