@@ -19,7 +19,7 @@ _TAIL_BYTES = 65536  # a row of a deep network is some kilobytes
 def progress(run: Run) -> str:
     """`epoch 3 of 40, loss 0.831`, from the end of metrics.jsonl."""
     epochs = run.config.training.epochs
-    for row in _last_rows(run.config.directory / "metrics.jsonl"):
+    for row in last_rows(run.config.directory / "metrics.jsonl"):
         if row["kind"] == "epoch" and row["epoch"] + 1 == epochs:
             return "certifying"
         if row["kind"] == "step":
@@ -76,7 +76,7 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _last_rows(path: Path) -> list[dict[str, Any]]:
+def last_rows(path: Path) -> list[dict[str, Any]]:
     """Whole rows at the end of the file, the newest first."""
     if not path.is_file():
         return []

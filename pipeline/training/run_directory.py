@@ -52,7 +52,7 @@ def prepare(config: RunConfig, directory: Path, fresh: bool) -> None:
             if fresh and directory.exists():
                 shutil.rmtree(directory)
             directory.mkdir(parents=True, exist_ok=True)
-            _refuse_other_run(config, directory)
+            refuse_other_run(config, directory)
             temporary = directory / ".config.yaml.tmp"
             configs.save(config, temporary)
             temporary.replace(directory / "config.yaml")
@@ -67,8 +67,12 @@ def prepare(config: RunConfig, directory: Path, fresh: bool) -> None:
     barrier()
 
 
-def _refuse_other_run(config: RunConfig, directory: Path) -> None:
-    """Raise if there are checkpoints to go on from, and they are of another run."""
+def refuse_other_run(config: RunConfig, directory: Path) -> None:
+    """Raise if there are checkpoints to go on from, and they are of another run.
+
+    Raises:
+        ValueError: they are, naming the first key that differs.
+    """
     path = directory / "config.yaml"
     if not path.exists() or not any(directory.glob("checkpoints/step_*")):
         return  # a start that never reached a checkpoint binds nobody

@@ -1,0 +1,200 @@
+"""The end of an attempt: is the run finished, refused, or to be started again? Decided only here.
+
+The batch script's EXIT trap calls `python -m pipeline.launchers.afterwards JOB_FOLDER STATUS` after
+srun has ended, when no rank lives any more; `local.py` calls `decide` after its own processes.
+
+Notable:
+- It judges by what each rank left, and not by srun's status: a job can end COMPLETED although a
+  rank was lost.
+- A job that a person cancelled is not started again, and neither is one whose mistake would only be
+  repeated. Three attempts in a row that broke down without getting any further are the last.
+- Where SLURM itself has put the job back (a node was lost) there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.launchers import scheduler
+from pipeline.launchers.folder import JobFolder, attempt_name
+from pipeline.launchers.scheduler import JobFacts, SchedulerError
+
+FINISHED, REFUSED, INTERRUPTED = 0, 1, 130  # of pipeline.outcome.Exit, which would load torch
+TRIES = 3
+"""Attempts in a row that break down without progress, before the run is given up."""
+
+Verdict = Literal["finished", "refused", "cancelled", "taken", "request", "fault", "given up"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How an attempt ended."""
+
+    verdict: Verdict
+    what: str
+    """One sentence."""
+
+    @property
+    def again(self) -> bool:
+        """The run is to be started again, and nobody else does it."""
+        return self.verdict in {"request", "fault"}
+
+
+def decide(folder: JobFolder, attempt: str, job: JobFacts | None = None) -> Decision:
+    """Judge an attempt of which no rank lives any more, and record it.
+
+    Args:
+        folder: of the submission.
+        attempt: see `attempt_name`.
+        job: what SLURM says now; None without SLURM.
+    """
+    facts = folder.facts()
+    progress = progress_of(Path(facts["run_directory"]))
+    decision = _judge(folder, attempt, int(facts["tasks"]), job)
+    if decision.verdict == "fault":
+        before = [row for row in folder.history() if row["event"] == "ended"][-(TRIES - 1) :]
+        stuck = [row for row in before if row["verdict"] == "fault" and row["progress"] == progress]
+        if len(stuck) == TRIES - 1:
+            decision = Decision(
+                "given up",
+                f"{TRIES} attempts in a row broke down and came no further than {progress}; the "
+                f"last one: {decision.what}",
+            )
+    folder.record(
+        "ended",
+        attempt=attempt,
+        verdict=decision.verdict,
+        what=decision.what,
+        progress=progress,
+    )
+    return decision
+
+
+def progress_of(run_directory: Path) -> str:
+    """How far a run is, in what is safe on disk; equal texts mean that nothing was added."""
+    steps = [
+        int(path.name.removeprefix("step_"))
+        for path in run_directory.glob("checkpoints/step_*")
+        if path.name.removeprefix("step_").isdigit()
+    ]
+    text = f"step {max(steps)}" if steps else "the beginning"
+    blocks = len(list(run_directory.glob("certificate/blocks/*.tsv")))
+    return f"{text} and {blocks} certified blocks" if blocks else text
+
+
+def _judge(folder: JobFolder, attempt: str, tasks: int, job: JobFacts | None) -> Decision:
+    statuses = folder.statuses(attempt)
+    by_status = {status: rank for rank, status in reversed(statuses.items())}  # the lowest rank
+    if len(statuses) == tasks and set(statuses) and set(statuses.values()) == {FINISHED}:
+        return Decision("finished", "finished")
+    if REFUSED in by_status:
+        rank = by_status[REFUSED]
+        return Decision("refused", _error(folder.log(attempt, rank)) or f"rank {rank} refused")
+    if INTERRUPTED in by_status:
+        return Decision("cancelled", "interrupted by Ctrl-C")
+    if job is not None and (taken := _taken(job, attempt)):
+        return taken
+    silent = sorted(set(range(tasks)) - set(statuses))
+    if silent:
+        return Decision("fault", f"{_ranks(silent)} ended without a word (killed, or lost)")
+    crashed = [
+        rank for rank, status in statuses.items() if status not in (FINISHED, os.EX_TEMPFAIL)
+    ]
+    if crashed:
+        status = statuses[crashed[0]]
+        return Decision("fault", f"{_ranks(crashed)} crashed with exit status {status}")
+    return Decision("request", "left early and saved")
+
+
+def _taken(job: JobFacts, attempt: str) -> Decision | None:
+    """Whether SLURM is ending the job itself for a reason that forbids starting it again here."""
+    if job.state == "RUNNING" or job.was_preempted:
+        return None
+    left = job.seconds_left
+    if left is not None and left <= 0:
+        return None  # the time limit
+    if job.restarts > int(attempt.rpartition(".")[2]) or job.state in {"PENDING", "REQUEUED"}:
+        return Decision("taken", "SLURM has put the job back into the queue")
+    try:
+        lost = scheduler.lost_nodes(job.nodes) if job.nodes else []
+    except SchedulerError:
+        lost = []
+    if lost:
+        if job.fields.get("Requeue") == "1":
+            return Decision("taken", f"node {lost[0]} was lost, and SLURM requeues the job")
+        return None
+    return Decision("cancelled", "cancelled by scancel")
+
+
+def _error(log: Path) -> str | None:
+    """The sentence that a rank left with."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return next(
+        (ln.removeprefix("error: ") for ln in reversed(lines) if ln.startswith("error: ")), None
+    )
+
+
+def _ranks(ranks: list[int]) -> str:
+    """`rank 3`, or `ranks 0, 1, 2 and 29 more`."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    shown = ", ".join(map(str, ranks[:3]))
+    return f"ranks {shown}" + (f" and {len(ranks) - 3} more" if len(ranks) > 3 else "")
+
+
+def start_again(folder: JobFolder, job: str, decision: Decision) -> str:
+    """Requeue the job, or submit another in its place; the sentence that says which.
+
+    Raises:
+        SchedulerError: neither was possible.
+    """
+    if folder.facts()["requeue"]:
+        try:
+            folder.record("requeued", job=job)  # before: it ends this very process
+            scheduler.requeue(job)
+            return f"job {job} goes back into the queue"
+        except SchedulerError as error:
+            if "pending" in str(error):
+                return f"job {job} is in the queue already"
+            print(f"afterwards: requeue refused ({error}); submitting another job", flush=True)
+    script = folder.path / f"{job}_submission.sh"
+    successor = scheduler.submit(script)
+    # submitit's task waits a minute for a pickle that is called as its job.
+    for name in ("submission.sh", "submitted.pkl"):
+        temporary = folder.path / f".{successor}_{name}"
+        shutil.copyfile(folder.path / f"{job}_{name}", temporary)
+        temporary.replace(folder.path / f"{successor}_{name}")
+    folder.record("submitted", job=successor, after=job)
+    return f"job {successor} takes the place of {job}"
+
+
+def main(words: list[str]) -> int:
+    """What the batch script calls: judge its attempt, and start the run again if that helps."""
+    folder, status = JobFolder(Path(words[0])), int(words[1])
+    job = os.environ["SLURM_JOB_ID"]
+    attempt = attempt_name(job, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
+    try:
+        facts = scheduler.show(job)
+    except SchedulerError as error:
+        print(f"afterwards: {error}", flush=True)
+        facts = None
+    decision = decide(folder, attempt, facts)
+    print(f"afterwards: attempt {attempt}: {decision.what} (srun: {status})", flush=True)
+    if decision.again:
+        try:
+            print(f"afterwards: {start_again(folder, job, decision)}", flush=True)
+        except (SchedulerError, OSError) as error:
+            what = f"could be neither requeued nor submitted again ({error})"
+            folder.record("ended", attempt=attempt, verdict="given up", what=what, progress="")
+            print(f"afterwards: {what}", flush=True)
+            return 1
+    return 0 if decision.verdict == "finished" or decision.again else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,168 @@
+"""What can be known of a job before it is queued: every mistake found here costs no waiting."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.config import RunConfig
+from pipeline.data.pictures import Preset, open_pictures
+from pipeline.data.sources import FORMS, Split, open_source
+from pipeline.launchers import scheduler
+from pipeline.launchers.folder import JobFolder
+from pipeline.launchers.scheduler import Partition, SchedulerError
+from pipeline.launchers.slurm import job_parent
+from pipeline.models import build_model
+from pipeline.objectives import build_objective
+from pipeline.training.loop import check_batch_size
+from pipeline.training.run_directory import refuse_other_run
+from pipeline.training.schedules import EpsilonRamp, LearningRate
+
+
+@dataclass(frozen=True)
+class ActiveJob:
+    """A job that trains this run, or waits to."""
+
+    folder: JobFolder
+    job: str
+    state: str
+
+
+def check_run(config: RunConfig) -> None:
+    """Network, objective, schedules, batch, data and run directory.
+
+    Raises:
+        ValueError: one of them cannot work.
+    """
+    _check_network(config)
+    if config.task == "train":
+        training = config.training
+        check_batch_size(training.batch_size, config.cluster.tasks, training.accumulation)
+        LearningRate.of(config, steps_per_epoch=1)
+        EpsilonRamp.of(config, steps_per_epoch=1)
+        _check_data(config, "data.train", config.data.train, "train", "train")
+    _check_data(config, "data.val", config.data.val, "val", "exact")
+    if config.task == "train":
+        refuse_other_run(config, config.directory)
+    elif not (config.directory / "config.yaml").is_file():
+        raise ValueError(f"{config.directory} holds no run to {config.task}: give its --name")
+
+
+def active_job(config: RunConfig) -> ActiveJob | None:
+    """The job that this run has, waiting or running. Two would spoil each other's work.
+
+    Raises:
+        ValueError: SLURM does not answer.
+    """
+    submissions = JobFolder.all_in(job_parent(config))
+    job = submissions[-1].job() if submissions else None
+    if job is None or not job.isdigit():  # none, or one of --local
+        return None
+    try:
+        facts = scheduler.show(job)
+    except SchedulerError as error:
+        raise ValueError(f"SLURM does not answer: {error}") from None
+    if facts is None or not facts.is_alive:
+        return None
+    return ActiveJob(submissions[-1], job, facts.state)
+
+
+def fit_to_cluster(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """Check nodes, GPUs and time against the partition.
+
+    Returns:
+        The config, with a time limit that the partition allows; what a person should know.
+
+    Raises:
+        ValueError: the partition is unknown or has not what is asked for; or SLURM does not answer.
+    """
+    cluster = config.cluster
+    try:
+        known = scheduler.partitions()
+    except SchedulerError as error:
+        raise ValueError(f"SLURM does not answer: {error}") from None
+    chosen = _chosen(cluster.partition, known)
+    if not chosen:  # no default partition: SLURM will say so
+        return config, []
+    names = ",".join(partition.name for partition in chosen)
+    nodes = max(partition.nodes for partition in chosen)
+    if cluster.nodes > nodes:
+        raise ValueError(
+            f"cluster.nodes {cluster.nodes}: partition {names} has {nodes}: take at most that many"
+        )
+    gpus = max(partition.gpus_per_node for partition in chosen)
+    if cluster.gpus_per_node > gpus:
+        mend = (
+            f"take --gpus-per-node {gpus}"
+            if gpus
+            else "take --gpus-per-node 0 and set cluster.tasks_per_node"
+        )
+        raise ValueError(
+            f"cluster.gpus_per_node {cluster.gpus_per_node}: nodes of partition {names} have "
+            f"{gpus}: {mend}"
+        )
+    limits = [partition.minutes for partition in chosen]
+    limit = None if None in limits else max(minutes for minutes in limits if minutes is not None)
+    if limit is None or 0 < cluster.minutes <= limit:
+        return config, []
+    if 60 * limit <= cluster.signal_seconds:
+        raise ValueError(
+            f"cluster.signal_seconds {cluster.signal_seconds}: partition {names} ends jobs after "
+            f"{limit} minutes, which leaves nothing: set it lower"
+        )
+    shorter = config.model_copy(update={"cluster": cluster.model_copy(update={"time": limit})})
+    note = (
+        f"partition {names} ends jobs after {limit} minutes, and cluster.time is {cluster.time}: "
+        "the run will be a chain of jobs of that length"
+    )
+    return shorter, [note]
+
+
+def _chosen(names: str | None, known: dict[str, Partition]) -> list[Partition]:
+    """The partitions named, or the default one."""
+    if names is None:
+        return [partition for partition in known.values() if partition.is_default]
+    for name in names.split(","):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"cluster.partition {name!r} is not one of this cluster: {mend}")
+    return [known[name] for name in names.split(",")]
+
+
+def _check_network(config: RunConfig) -> None:
+    """Build the network without its numbers, which takes no memory, and the objective."""
+    model = config.model
+    with torch.device("meta"):
+        build_model(
+            model.name,
+            model.num_classes,
+            model.image_size,
+            in_channels=model.in_channels,
+            **model.options,
+        )
+    build_objective(config.objective.name, **config.objective.options)
+
+
+def _check_data(
+    config: RunConfig, key: str, spec: str | None, split: Split, preset: Preset
+) -> None:
+    """Look for a data set, and into it where that takes no time."""
+    if spec is None:
+        raise ValueError(f"key {key!r} is missing: add it to the file or give --{key} VALUE")
+    kind, _, path = spec.partition(":")
+    if kind in FORMS and path:
+        if not Path(path).exists():  # opening it may mean to list a million files
+            raise ValueError(f"{key} {spec}: there is no {path}")
+        return
+    try:
+        if spec.endswith(".beton"):
+            any_size = config.data.augmentation.resized_crop is not None
+            open_pictures(spec, split, config.model.image_size, preset, any_size)
+        else:
+            open_source(spec, split)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
