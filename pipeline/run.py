@@ -157,7 +157,7 @@ def certify_run(
     if checkpoint is None:
         raise ValueError(f"{directory} has no checkpoint to certify: train first")
     model = _build_model(config)
-    model.load_state_dict(checkpoint.tensors["model"])
+    model.load_state_dict(checkpoint.tensors.part("model"))
     say(f"certifying {directory} as it was after step {checkpoint.step}")
     loader = _open_val(config, data or config.data.val)
     try:

@@ -3,16 +3,21 @@
 Notable:
 - The hash of a written file is taken from memory, not read back: what a failing disk stored is
   never what blesses it.
-- What is verified is what is used: `read_verified` returns the very bytes that it hashed.
+- Large files are written and verified in chunks: no second copy of a checkpoint in memory, and
+  Python's lock is free during each, so that a training step can run beside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+CHUNK = 4 << 20
+"""Bytes that are hashed and written, or read and hashed, at a time."""
 
 
 class DamagedError(Exception):
@@ -44,29 +49,62 @@ class FileRecord:
             raise DamagedError(f"the manifest has an entry that is no file: {entry!r}") from None
         if not isinstance(record.name, str) or Path(record.name).name != record.name:
             raise DamagedError(f"the manifest names {record.name!r}, which is no plain file name")
+        if not isinstance(record.size, int):
+            raise DamagedError(f"the manifest gives {record.name} the size {record.size!r}")
         return record
 
 
-def write_file(folder: Path, name: str, part: str, data: bytes) -> FileRecord:
-    """Write `data` and wait until it is on the disk."""
-    with (folder / name).open("wb") as file:
-        file.write(data)
+def write_file(
+    folder: Path, name: str, part: str, pieces: Iterable[bytes | memoryview]
+) -> FileRecord:
+    """Write a new file and wait until it is on the disk.
+
+    Args:
+        folder: exists.
+        name, part: of the record.
+        pieces: the content, one behind the other; memoryviews are of bytes.
+
+    Raises:
+        OSError: the disk is full or broken, or there is a file of this name.
+    """
+    digest, size = hashlib.sha256(), 0
+    with (folder / name).open("xb") as file:
+        for chunk in _chunks(pieces):
+            digest.update(chunk)
+            file.write(chunk)
+            size += len(chunk)
         file.flush()
         os.fsync(file.fileno())
-    return FileRecord(name, part, len(data), hashlib.sha256(data).hexdigest())
+    return FileRecord(name, part, size, digest.hexdigest())
+
+
+def verify_file(folder: Path, record: FileRecord) -> None:
+    """Read all of a file and compare size and hash with those of its record.
+
+    Raises:
+        DamagedError: they differ, or the file cannot be read.
+    """
+    path, digest = folder / record.name, hashlib.sha256()
+    try:
+        size = path.stat().st_size
+        if size == record.size:
+            buffer = memoryview(bytearray(min(CHUNK, max(size, 1))))
+            with path.open("rb", buffering=0) as file:
+                while count := file.readinto(buffer):
+                    digest.update(buffer[:count])
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    _compare(record, size, digest.hexdigest())
 
 
 def read_verified(folder: Path, record: FileRecord) -> bytes:
-    """The bytes of a file, once size and hash are those of its record.
+    """The bytes of a small file, once size and hash are those of its record.
 
     Raises:
         DamagedError: they are not, or the file cannot be read.
     """
     data = read_present(folder / record.name)
-    if len(data) != record.size:
-        raise DamagedError(f"{record.name} has {len(data)} bytes instead of {record.size}")
-    if hashlib.sha256(data).hexdigest() != record.sha256:
-        raise DamagedError(f"the sha256 of {record.name} is not the one in the manifest")
+    _compare(record, len(data), hashlib.sha256(data).hexdigest())
     return data
 
 
@@ -78,10 +116,8 @@ def read_present(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise DamagedError(f"{path.name} is missing") from None
     except OSError as error:
-        raise DamagedError(f"{path.name} cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
 
 
 def sync_directory(folder: Path) -> None:
@@ -91,3 +127,28 @@ def sync_directory(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    """The pieces, cut where they are longer than CHUNK."""
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), CHUNK):
+            yield view[start : start + CHUNK]
+
+
+def _compare(record: FileRecord, size: int, sha256: str) -> None:
+    """Raise if a file is not the one of the record."""
+    if size < record.size:
+        raise DamagedError(f"{record.name} is cut short: {size} bytes instead of {record.size}")
+    if size > record.size:
+        raise DamagedError(f"{record.name} has {size} bytes instead of {record.size}")
+    if sha256 != record.sha256:
+        raise DamagedError(f"{record.name} was altered: its sha256 is not the one in the manifest")
+
+
+def _unreadable(path: Path, error: OSError) -> DamagedError:
+    """What to say of a file that must be there and cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DamagedError(f"{path.name} is missing")
+    return DamagedError(f"{path.name} cannot be read: {error.strerror}")

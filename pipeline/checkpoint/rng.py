@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.checkpoint.fragments import SavedState
 from pipeline.distributed import gather_objects
 
 
@@ -25,10 +26,10 @@ def gather_rng_states() -> dict[str, Tensor]:
     }
 
 
-def restore_rng_state(tensors: dict[str, Tensor], rank: int) -> None:
-    """Set this rank's generators to what `gather_rng_states` found, where it found any."""
-    if (cpu := tensors.get(f"rank{rank}.cpu")) is not None:
-        torch.set_rng_state(cpu)
-    cuda = tensors.get(f"rank{rank}.cuda")
-    if cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
+def restore_rng_state(saved: SavedState, rank: int) -> None:
+    """Set this rank's generators to what the part "rng" has for them, if it has any."""
+    names = saved.names("rng")
+    if f"rank{rank}.cpu" in names:
+        torch.set_rng_state(saved.whole("rng", f"rank{rank}.cpu"))
+    if f"rank{rank}.cuda" in names and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved.whole("rng", f"rank{rank}.cuda"))

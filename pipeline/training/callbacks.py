@@ -41,6 +41,10 @@ class StepRecord:
     """It is the last step of its epoch; `on_epoch_end` follows."""
     leaves: bool
     """The run is left after this step, finished or not."""
+    busy: int = 0
+    """Callbacks, over all ranks, whose threads were at work in this step."""
+    due: bool = False
+    """A callback of a rank said that it is time to save."""
 
 
 @dataclass
@@ -64,6 +68,14 @@ class Callback:
 
     def on_micro_batch(self, batch: Batch, losses: Losses) -> None:
         """This rank's part of a micro-batch went forward; on the device, before the update."""
+
+    def busy(self) -> bool:
+        """A thread of this callback is at work; all ranks hear of it as `StepRecord.busy`."""
+        return False
+
+    def due(self) -> bool:
+        """It is time to save; all ranks hear of it as `StepRecord.due`."""
+        return False
 
     def on_step_end(self, record: StepRecord) -> None:
         """The weights were updated."""

@@ -143,13 +143,18 @@ class Loop:
         engine.module.hold_power_iteration = False  # type: ignore[assignment]
 
         # Everything the host wants to know of this step comes over in one transfer.
-        stop = torch.tensor([self.wants_to_stop()], dtype=torch.float64, device=engine.device)
-        sums = sum_over_ranks(torch.cat([torch.stack(parts).sum(0), stop]))
+        votes = [
+            self.wants_to_stop(),
+            sum(callback.busy() for callback in self.callbacks),
+            any(callback.due() for callback in self.callbacks),
+        ]
+        counts = torch.tensor(votes, dtype=torch.float64, device=engine.device)
+        sums = sum_over_ranks(torch.cat([torch.stack(parts).sum(0), counts]))
         prediction = losses.prediction
         with torch.no_grad():
             shared = [engine.gradient_norm(), prediction.margin_lipschitz.max()]
             numbers = torch.cat([sums, torch.stack(shared).double(), prediction.layer_lipschitz])
-        loss, *metrics, stops, norm, lipschitz = numbers[: len(sums) + 2].tolist()
+        loss, *metrics, stops, busy, due, norm, lipschitz = numbers[: len(sums) + 2].tolist()
         loss /= plan.batch_size
         if not (math.isfinite(loss) and math.isfinite(norm)):
             reason = explain(engine, self.objective, micro_batches, epsilon, loss)
@@ -173,6 +178,8 @@ class Loop:
             gradient_norm=norm,
             ends_epoch=done % self.loader.steps_per_epoch == 0,
             leaves=stops > 0 or done in (self.total_steps, plan.max_steps),
+            busy=int(busy),
+            due=due > 0,
         )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.checkpoint import gather_rng_states, restore_rng_state, rng
+from pipeline.checkpoint import WholeState, gather_rng_states, restore_rng_state, rng
 
 
 def test_the_same_numbers_follow() -> None:
@@ -12,7 +12,7 @@ def test_the_same_numbers_follow() -> None:
     assert states["rank0.cpu"].dtype == torch.uint8
     expected = torch.rand(4)
     torch.manual_seed(6)
-    restore_rng_state(states, rank=0)
+    restore_rng_state(WholeState({"rng": states}), rank=0)
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -28,5 +28,5 @@ def test_each_rank_gets_its_own_and_a_new_one_keeps_its(monkeypatch: pytest.Monk
         torch.manual_seed(seed)
         expected = torch.rand(4)
         torch.manual_seed(9)
-        restore_rng_state(states, rank)
+        restore_rng_state(WholeState({"rng": states}), rank)
         assert torch.equal(torch.rand(4), expected), rank

@@ -3,66 +3,65 @@
 import errno
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from pipeline.checkpoint import Checkpoint, files, load_latest, save_checkpoint, store
-
-ROOT = Path(__file__).parents[2]
-
-
-def checkpoint(step: int, size: int = 50) -> Checkpoint:
-    generator = torch.Generator().manual_seed(step)
-    whole = torch.randn(size, generator=generator)
-    return Checkpoint(
-        step,
-        {
-            "model": {
-                "weight": whole.view(-1, 5),
-                "half": whole.bfloat16(),
-                "shared": whole[:3],
-                "transposed": whole.view(-1, 5).T,
-                "scalar": torch.tensor(step, dtype=torch.int64),
-            },
-            "rng": {"rank0.cpu": torch.arange(9, dtype=torch.uint8)},
-        },
-        {"epoch": step // 10, "nested": {"list": [0.1, 1e-300]}, "name": "täst"},
-    )
-
-
-def assert_equal(found: Checkpoint | None, saved: Checkpoint) -> None:
-    assert found is not None
-    assert (found.step, found.state) == (saved.step, saved.state)
-    assert found.tensors.keys() == saved.tensors.keys()
-    for part, tensors in saved.tensors.items():
-        assert found.tensors[part].keys() == tensors.keys()
-        for name, tensor in tensors.items():
-            again = found.tensors[part][name]
-            assert again.dtype == tensor.dtype
-            assert torch.equal(again, tensor), f"{part}/{name}"
-
-
-def no_damage(sentence: str) -> None:
-    raise AssertionError(sentence)
+from pipeline.checkpoint import Fragment, Saver, files, load_latest, store
+from pipeline.checkpoint.files import FileRecord
+from pipeline.checkpoint.manifest import _digest
+from tests.checkpoint.saving import (
+    ALONE,
+    STATE,
+    assert_saved,
+    flip,
+    names,
+    no_damage,
+    rewrite_manifest,
+    save,
+    some_tensors,
+)
 
 
 def test_it_comes_back_to_the_bit(tmp_path: Path) -> None:
-    saved = checkpoint(7)
-    path = save_checkpoint(tmp_path, saved, keep=2)
-    assert path == tmp_path / "step_000007"
-    assert_equal(load_latest(tmp_path, no_damage), saved)
+    assert save(tmp_path, 7) == tmp_path / "step_000007"
+    assert_saved(load_latest(tmp_path, no_damage), 7)
 
 
-def test_nothing_in_it_is_a_pickle(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+def test_its_files_are_safetensors_and_json(tmp_path: Path) -> None:
+    tensors = some_tensors(1)
+    piece = Fragment(torch.arange(4.0), 2, (2, 3))
+    path = save(tmp_path, 1, {**tensors, "optimizer": {"w/exp_avg": piece}})
     assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}
+    by_library = load_file(path / "model.safetensors")
+    assert by_library.keys() == tensors["model"].keys()
+    for name, tensor in tensors["model"].items():
+        assert torch.equal(by_library[name], tensor) and by_library[name].dtype == tensor.dtype
+    with safe_open(path / "optimizer-00001-of-00001.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["fragments"]) == {"w/exp_avg": [2, [2, 3]]}
+        assert torch.equal(file.get_tensor("w/exp_avg"), piece.values)
+
+
+def test_format_1_is_read(tmp_path: Path) -> None:
+    """As the version before wrote it: a file a part, by the library."""
+    folder, records = tmp_path / "step_000005", []
+    folder.mkdir()
+    for part, tensors in some_tensors(5).items():
+        own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+        save_file(own, folder / f"{part}.safetensors")
+    (folder / "state.json").write_text(json.dumps(STATE))
+    for name in names(folder):
+        data = (folder / name).read_bytes()
+        record = FileRecord(
+            name, name.partition(".")[0], len(data), files.hashlib.sha256(data).hexdigest()
+        )
+        records.append(vars(record))
+    body = {"format": "certline checkpoint 1", "step": 5, "files": records}
+    (folder / "manifest.json").write_text(json.dumps(body | {"sha256": _digest(body)}))
+    assert_saved(load_latest(tmp_path, no_damage), 5)
 
 
 def test_none_yet_is_none(tmp_path: Path) -> None:
@@ -70,183 +69,142 @@ def test_none_yet_is_none(tmp_path: Path) -> None:
     assert load_latest(tmp_path, no_damage) is None
 
 
-def test_the_newest_k_are_kept(tmp_path: Path) -> None:
-    for step in (5, 10, 15, 20):
-        save_checkpoint(tmp_path, checkpoint(step), keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000015", "step_000020"]
-
-
-def flip(path: Path, place: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
-
-
 DAMAGES = {
-    "flipped byte": lambda p: flip(p / "model.safetensors", -3),
-    "flipped header": lambda p: flip(p / "model.safetensors", 0),
-    "truncated": lambda p: os.truncate(p / "rng.safetensors", 20),
-    "emptied": lambda p: os.truncate(p / "state.json", 0),
-    "missing tensors": lambda p: (p / "model.safetensors").unlink(),
-    "missing manifest": lambda p: (p / "manifest.json").unlink(),
-    "altered state": lambda p: (p / "state.json").write_text("{}"),
-    "altered manifest": lambda p: flip(p / "manifest.json", 60),
-    "no manifest at all": lambda p: (p / "manifest.json").write_text("[]"),
+    "flipped byte": (lambda p: flip(p / "model.safetensors", -3), "model.safetensors was altered"),
+    "flipped header": (lambda p: flip(p / "model.safetensors", 0), "model.safetensors was altered"),
+    "truncated": (lambda p: os.truncate(p / "rng.safetensors", 20), "rng.safetensors is cut short"),
+    "longer": (lambda p: os.truncate(p / "rng.safetensors", 2000), "has 2000 bytes instead of"),
+    "emptied": (lambda p: os.truncate(p / "state.json", 0), "state.json is cut short: 0 bytes"),
+    "missing": (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "no manifest": (lambda p: (p / "manifest.json").unlink(), "manifest.json is missing"),
+    "altered state": (lambda p: flip(p / "state.json", 5), "state.json was altered"),
+    "altered manifest": (lambda p: flip(p / "manifest.json", 60), "manifest"),
+    "empty manifest": (lambda p: (p / "manifest.json").write_text("[]"), "is not a manifest"),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, damage) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=3)
-    damage(save_checkpoint(tmp_path, checkpoint(2), keep=3))
+@pytest.mark.parametrize(("damage", "what"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, damage, what) -> None:
+    save(tmp_path, 1)
+    damage(save(tmp_path, 2))
     said: list[str] = []
-    assert_equal(load_latest(tmp_path, said.append), checkpoint(1))
+    assert_saved(load_latest(tmp_path, said.append), 1)
     (sentence,) = said
-    assert "step_000002" in sentence
+    assert "step_000002: " in sentence and what in sentence
     assert "using step_000001 instead" in sentence
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_with_none_left_it_refuses(tmp_path: Path, damage) -> None:
-    damage(save_checkpoint(tmp_path, checkpoint(2), keep=3))
-    with pytest.raises(ValueError, match=r"no checkpoint in .* is whole .*step_000002"):
+@pytest.mark.parametrize(("damage", "what"), DAMAGES.values(), ids=DAMAGES)
+def test_with_none_left_it_refuses(tmp_path: Path, damage, what) -> None:
+    damage(save(tmp_path, 2))
+    with pytest.raises(ValueError, match=rf"no checkpoint in .* is whole .*step_000002.*{what}"):
         load_latest(tmp_path, no_damage)
 
 
-def rewrite_manifest(folder: Path, **changes: object) -> None:
-    from pipeline.checkpoint.manifest import _digest
-
-    body = json.loads((folder / "manifest.json").read_text())
-    del body["sha256"]
-    body.update(changes)
-    body["sha256"] = _digest(body)
-    (folder / "manifest.json").write_text(json.dumps(body))
+def test_many_damaged_files_are_counted(tmp_path: Path) -> None:
+    path = save(tmp_path, 2, {part: {"w": torch.ones(2)} for part in "abcde"})
+    for part in "abcde":
+        (path / f"{part}.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"c.safetensors is missing; and 2 more\)"):
+        load_latest(tmp_path, no_damage)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b"])
 def test_names_that_lead_out_are_damage(tmp_path: Path, name: str) -> None:
-    path = save_checkpoint(tmp_path, checkpoint(2), keep=3)
     entry = {"name": name, "part": "model", "size": 1, "sha256": "0"}
-    rewrite_manifest(path, files=[entry])
+    rewrite_manifest(save(tmp_path, 2), files=[entry])
     with pytest.raises(ValueError, match="no plain file name"):
         load_latest(tmp_path, no_damage)
 
 
 def test_another_format_says_so(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, checkpoint(2), keep=3)
-    rewrite_manifest(path, format="certline checkpoint 9")
+    rewrite_manifest(save(tmp_path, 2), format="certline checkpoint 9")
     with pytest.raises(ValueError, match="continue the run with the version that began it"):
         load_latest(tmp_path, no_damage)
 
 
 def test_a_full_disk_leaves_the_older_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    save(tmp_path, 1)
 
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match=r"step_000002 could not be written .*No space left"):
-        save_checkpoint(tmp_path, checkpoint(2), keep=2)
+        save(tmp_path, 2)
     monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
-    assert_equal(load_latest(tmp_path, no_damage), checkpoint(1))
+    assert names(tmp_path) == ["step_000001"]
+    assert_saved(load_latest(tmp_path, no_damage), 1)
 
 
 def test_an_old_one_that_cannot_be_deleted_is_not_called_unwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    save(tmp_path, 1)
 
     def busy(path: Path, **_: object) -> None:
         raise OSError(errno.EBUSY, "Device or resource busy", str(path))
 
     monkeypatch.setattr(store.shutil, "rmtree", busy)
     with pytest.raises(OSError, match=r"busy: .*step_000001") as caught:
-        save_checkpoint(tmp_path, checkpoint(2), keep=1)
+        save(tmp_path, 2, keep=1)
     assert "could not be written" not in str(caught.value)
     monkeypatch.undo()
-    assert_equal(load_latest(tmp_path, no_damage), checkpoint(2))
-    save_checkpoint(tmp_path, checkpoint(3), keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step_000003"]
+    assert_saved(load_latest(tmp_path, no_damage), 2)
+    save(tmp_path, 3, keep=1)
+    assert names(tmp_path) == ["step_000003"]
 
 
 def test_damaged_later_ones_do_not_push_out_whole_ones(tmp_path: Path) -> None:
     """After falling back behind damaged checkpoints, a run must not prune what it fell back to."""
     for step in (1, 2, 3):
-        path = save_checkpoint(tmp_path, checkpoint(step), keep=3)
+        path = save(tmp_path, step)
         if step > 1:
             flip(path / "model.safetensors", -1)
-    save_checkpoint(tmp_path, checkpoint(2), keep=2)  # the run went back to 1 and made step 2 anew
-    assert_equal(load_latest(tmp_path, lambda _: None), checkpoint(2))
+    save(tmp_path, 2, keep=2)  # the run went back to 1 and made step 2 anew
+    assert_saved(load_latest(tmp_path, lambda _: None), 2)
     flip(tmp_path / "step_000002" / "state.json", 0)
-    assert_equal(load_latest(tmp_path, lambda _: None), checkpoint(1))
+    assert_saved(load_latest(tmp_path, lambda _: None), 1)
 
 
 def test_the_remains_of_a_killed_writer_go(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=2)
-    half = tmp_path / ".step_000002.tmp"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
-    assert_equal(load_latest(tmp_path, no_damage), checkpoint(1))
-    save_checkpoint(tmp_path, checkpoint(3), keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000001", "step_000003"]
+    save(tmp_path, 1)
+    for name in (".step_000002.tmp", ".step_000002.0123abcd.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    assert_saved(load_latest(tmp_path, no_damage), 1)
+    save(tmp_path, 3)
+    assert names(tmp_path) == ["step_000001", "step_000003"]
 
 
 def test_one_set_aside_is_found_when_its_heir_never_came(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, checkpoint(4), keep=2)
-    path.rename(tmp_path / ".step_000004.old")
-    assert_equal(load_latest(tmp_path, no_damage), checkpoint(4))
-    save_checkpoint(tmp_path, checkpoint(4), keep=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["step_000004"]
+    save(tmp_path, 4).rename(tmp_path / ".step_000004.old")
+    assert_saved(load_latest(tmp_path, no_damage), 4)
+    save(tmp_path, 4)
+    assert names(tmp_path) == ["step_000004"]
 
 
 def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(4), keep=2)
-    other = Checkpoint(4, checkpoint(5).tensors, {"epoch": 9})
-    save_checkpoint(tmp_path, other, keep=2)
-    assert_equal(load_latest(tmp_path, no_damage), other)
+    save(tmp_path, 4)
+    save(tmp_path, 4, some_tensors(5), {"epoch": 9})
+    assert_saved(load_latest(tmp_path, no_damage), 4, some_tensors(5), {"epoch": 9})
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from tests.checkpoint.test_store import checkpoint
-from pipeline.checkpoint import save_checkpoint
-step = int(sys.argv[2])
-print("writing", flush=True)
-while True:
-    step += 1
-    save_checkpoint(Path(sys.argv[1]), checkpoint(step, size=200_000), keep=2)
-"""
+def test_one_that_woke_up_late_writes_into_no_new_save(tmp_path: Path) -> None:
+    """Two saves of one step never share a directory, nor overwrite a file."""
+    first, second = (store.begin(tmp_path / name, 7) for name in ("a", "b"))
+    assert first.name != second.name
+    files.write_file(first, "x", "model", [b"1"])
+    with pytest.raises(FileExistsError):
+        files.write_file(first, "x", "model", [b"2"])
 
 
-def test_sigkill_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
-    moments = random.Random(seed)
-    last = 0
-    for _ in range(4):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(last)],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        while not any(tmp_path.glob("step_*")):
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        found = load_latest(tmp_path, no_damage)
-        assert found is not None
-        assert_equal(found, checkpoint(found.step, size=200_000))
-        assert found.step >= last
-        last = found.step
-
-
-def test_ranks_must_see_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, checkpoint(4), keep=2)
-    monkeypatch.setattr(store, "gather_objects", lambda step: [step, None])
-    with pytest.raises(ValueError, match="storage that all nodes share"):
-        load_latest(tmp_path, no_damage)
+def test_one_save_at_a_time(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, ALONE)
+    saver.begin(1, some_tensors(1), STATE)
+    with pytest.raises(AssertionError, match="one save at a time"):
+        saver.begin(2, some_tensors(2), STATE)
+    saver.finish()
+    assert not saver.is_open and not saver.busy
+    saver.advance()  # nothing is open: nothing happens
+    assert names(tmp_path) == ["step_000001"]

@@ -13,9 +13,9 @@ import torch
 
 from pipeline import config
 from pipeline.certify import read_certificate
-from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.models import build_model
 from pipeline.verify import verify_certificate
+from tests.checkpoint.saving import save
 
 ROOT = Path(__file__).parents[2]
 TOOL = "tools/certify_val.py"
@@ -75,8 +75,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     np.savez(folder / "images.npz", image=images, label=labels)
     settings.directory.mkdir()
     config.save(settings, settings.directory / "config.yaml")
-    checkpoint = Checkpoint(7, {"model": network.state_dict()}, {})
-    save_checkpoint(settings.directory / "checkpoints", checkpoint, keep=1)
+    save(settings.directory / "checkpoints", 7, {"model": network.state_dict()}, {})
     return settings.directory, folder / "images.npz"
 
 

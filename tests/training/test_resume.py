@@ -77,7 +77,7 @@ def test_restored_at_every_step(undisturbed: Path, tmp_path: Path, step: int) ->
     (mine, my_rows), (whole, rows) = final(chosen.directory), final(undisturbed)
     assert mine.step == whole.step == STEPS
     for part in ("model", "optimizer", "threatening_classes"):
-        assert mine.tensors[part].keys() == whole.tensors[part].keys()
-        for name, tensor in whole.tensors[part].items():
-            assert torch.equal(mine.tensors[part][name], tensor), f"{part}/{name}"
+        assert mine.tensors.names(part) == whole.tensors.names(part)
+        for name, tensor in whole.tensors.part(part).items():
+            assert torch.equal(mine.tensors.whole(part, name), tensor), f"{part}/{name}"
     assert my_rows == rows

@@ -1,0 +1,57 @@
+"""A job in a thread, whose result or error is taken when it is done.
+
+Notable: the thread is a daemon. A process that is left in a hurry does not wait for a slow disk;
+what was being written is then lost, never half visible. On Linux the thread is also less urgent
+than those that train: it takes the time that they leave.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+NICENESS = 10
+"""Between 0, as urgent as training, and 19."""
+
+
+class Background(Generic[T]):
+    """Runs a job at once, in a thread of its own.
+
+    Args:
+        job: makes no collective.
+    """
+
+    def __init__(self, job: Callable[[], T]) -> None:
+        self._job: Callable[[], T] | None = job
+        self._result: T | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """It is not done yet."""
+        return self._thread.is_alive()
+
+    def result(self) -> T:
+        """Wait for the job; what it returned, or raise what it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]
+
+    def _run(self) -> None:
+        """The thread."""
+        if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        job, self._job = self._job, None  # what it holds (a copy of the weights) ends with it
+        assert job is not None, "a thread runs once"
+        try:
+            self._result = job()
+        except Exception as error:
+            self._error = error
