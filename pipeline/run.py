@@ -19,12 +19,11 @@ from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome
 from pipeline.progress import say
-from pipeline.training.accelerate_engine import AccelerateEngine
+from pipeline.training.build_engine import build_engine
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
 from pipeline.training.loop import Loop, Plan, check_batch_size
-from pipeline.training.optimizer import build_optimizer
 from pipeline.training.run_directory import directory_of, prepare
 from pipeline.training.schedules import EpsilonRamp, LearningRate
 from pipeline.training.stop_request import stop_requests
@@ -87,8 +86,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
         )
         prepare(config, directory, fresh=max_steps is not None)
 
-        optimizer = build_optimizer(model.parameters(), config.optimizer)
-        engine = AccelerateEngine(model, optimizer, training.precision)
+        engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
         total_steps = training.epochs * loader.steps_per_epoch
         checkpointing = Checkpointing(

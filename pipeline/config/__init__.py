@@ -18,6 +18,7 @@ from pipeline.config.reading import first_difference, known_keys, load, parse, s
 from pipeline.config.run import (
     CertificationConfig,
     CheckpointConfig,
+    DeepSpeedConfig,
     EpsilonConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "ClassesConfig",
     "ClusterConfig",
     "DataConfig",
+    "DeepSpeedConfig",
     "EpsilonConfig",
     "ModelConfig",
     "ObjectiveConfig",

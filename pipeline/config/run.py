@@ -97,13 +97,24 @@ class TrainingConfig(Section):
     """Steps between rows of metrics.jsonl and points in TensorBoard."""
 
 
+class DeepSpeedConfig(Section):
+    """What the engine `deepspeed` shards among the ranks."""
+
+    stage: int = Field(1, ge=0, le=3)
+    """Of ZeRO: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
+
+
 class CheckpointConfig(Section):
     """When to save and what to keep."""
 
     every_steps: int = Field(0, ge=0)
     """Steps between checkpoints; 0 saves at the end of each epoch only."""
+    every_minutes: float = Field(0, ge=0)
+    """Minutes, by the clock of rank 0, after which a step is saved too; 0 for never."""
     keep: int = Field(2, gt=0)
     """Newest checkpoints kept."""
+    keep_best: int = Field(1, ge=0)
+    """Of all checkpoints the best so many are kept too, by the estimate of VRA in validation."""
 
 
 class CertificationConfig(Section):
@@ -128,7 +139,8 @@ class RunConfig(Section):
     output: str = "runs"
     task: Literal["train", "certify"] = "train"
     seed: int = Field(0, ge=0)
-    engine: Literal["accelerate"] = "accelerate"
+    engine: Literal["accelerate", "deepspeed"] = "accelerate"
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     data: DataConfig = DataConfig()
     model: ModelConfig
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -17,10 +17,10 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from pipeline.checkpoint import optimizer_tensors, restore_optimizer
 from pipeline.checkpoint.fragments import Part, SavedState
 from pipeline.distributed import current_world
 from pipeline.training.engine import Engine
+from pipeline.training.replicated_state import load_replicated_state, replicated_state
 from pipeline.types import Prediction
 
 
@@ -102,22 +102,11 @@ class AccelerateEngine(Engine):
 
     def state(self) -> dict[str, Part]:
         """See `Engine.state`."""
-        if not self.world.is_main:
-            return {"model": {}, "optimizer": {}}
-        return {
-            "model": _on_cpu(self.module.state_dict()),
-            "optimizer": _on_cpu(optimizer_tensors(self._optimizer, self.module)),
-        }
+        return replicated_state(self.module, self._optimizer, self.world.is_main)
 
     def load_state(self, saved: SavedState) -> None:
         """See `Engine.load_state`."""
-        theirs, mine = saved.names("model"), self.module.state_dict()
-        for name in [*mine, *theirs]:
-            fits = name in mine and name in theirs
-            if not fits or saved.shape("model", name) != mine[name].shape:
-                raise ValueError(f"the checkpoint is of another model: tensor {name!r} differs")
-        self.module.load_state_dict(saved.part("model"))
-        restore_optimizer(self._optimizer, self.module, saved.part("optimizer"))
+        load_replicated_state(saved, self.module, self._optimizer)
 
     @contextmanager
     def whole_model(self) -> Iterator[nn.Module]:
@@ -137,10 +126,3 @@ class AccelerateEngine(Engine):
         """Names, and each parameter's gradient norm."""
         names, gradients = self._gradients()
         return names, list(torch._foreach_norm(gradients))
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that later steps do not change."""
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }

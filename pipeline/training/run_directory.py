@@ -17,6 +17,8 @@ MAY_CHANGE = {
     "name",
     "output",
     "task",
+    "engine",
+    "deepspeed",
     "data.backend",
     "data.workers",
     "training.validate_every",
@@ -26,7 +28,8 @@ MAY_CHANGE = {
     "cluster",
 }
 """Keys that change neither the weights nor a logged number, so that a run may go on without them.
-(`name` and `output` only say where it lies.)"""
+(`name` and `output` only say where it lies; another engine, like another number of processes, adds
+the same numbers in another order.)"""
 
 
 def directory_of(config: RunConfig, trial: bool) -> Path:
