@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline import config as configs
 from pipeline import distributed
 from pipeline.certify import Certificate, certify
-from pipeline.checkpoint import load_latest
+from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
 from pipeline.models import LipschitzNetwork, build_model
@@ -95,8 +95,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             {"threatening_classes": threatening},
             loader,
             config.model_dump(mode="json"),
-            config.checkpoint.every_steps,
-            config.checkpoint.keep,
+            **config.checkpoint.model_dump(),
         )
         target = Epsilon.parse(config.epsilon.target)
         callbacks = [
@@ -136,8 +135,9 @@ def certify_run(
     epsilons: list[str] | None = None,
     out: Path | None = None,
     force: bool = False,
+    checkpoint: str = "newest",
 ) -> Certificate:
-    """Certify the newest checkpoint of a run.
+    """Certify a checkpoint of a run.
 
     Args:
         directory: the run directory.
@@ -145,18 +145,17 @@ def certify_run(
         epsilons: by default the run's.
         out: the certificate directory; by default `certificate/` in the run directory.
         force: replace a certificate of something else.
+        checkpoint: "newest"; "best" by the estimate of VRA in training; or a step, such as "500".
 
     Raises:
-        ValueError: there is no run or no checkpoint, or as `pipeline.certify.certify`.
+        ValueError: there is no run or no such checkpoint, or as `pipeline.certify.certify`.
     """
     distributed.start()
     config = configs.load(directory / "config.yaml")
-    checkpoint = load_latest(directory / "checkpoints", say)
-    if checkpoint is None:
-        raise ValueError(f"{directory} has no checkpoint to certify: train first")
+    chosen = load_chosen(directory / "checkpoints", checkpoint, say)
     model = _build_model(config)
-    model.load_state_dict(checkpoint.tensors.part("model"))
-    say(f"certifying {directory} as it was after step {checkpoint.step}")
+    model.load_state_dict(chosen.tensors.part("model"))
+    say(f"certifying {directory} as it was after step {chosen.step}")
     loader = _open_val(config, data or config.data.val)
     try:
         return certify(

@@ -104,5 +104,5 @@ def test_nothing_to_certify(tmp_path: Path) -> None:
     settings = config(tmp_path)
     settings.directory.mkdir()
     configs.save(settings, settings.directory / "config.yaml")
-    with pytest.raises(ValueError, match="no checkpoint to certify"):
+    with pytest.raises(ValueError, match="has no checkpoint: train first"):
         run.certify_run(settings.directory)

@@ -6,6 +6,9 @@ On two processes, or on all GPUs of a machine:
     accelerate launch --multi_gpu --num_processes 2 tools/certify_val.py --run runs/digits
 Other images and radii (l2, in the space of the stored image, values v/255):
     python tools/certify_val.py --run runs/NAME --data val.beton --epsilon 36/255 72/255 1.0
+The best of the kept checkpoints by the estimate of VRA in training, or that of a step:
+    python tools/certify_val.py --run runs/NAME --checkpoint best --out DIR
+    python tools/certify_val.py --run runs/NAME --checkpoint 5000 --out DIR
 The network of a certificate, without its run:
     python tools/certify_val.py --run runs/NAME/certificate --data other.beton --out other
 
@@ -40,15 +43,22 @@ def main() -> int:
         metavar="E",
         help="such as 36/255 or 0.25 (default: the run's)",
     )
+    parser.add_argument(
+        "--checkpoint", metavar="WHICH", help="newest, best or a step (default: newest)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/certificate")
     parser.add_argument("--force", action="store_true", help="replace another certificate there")
     options = parser.parse_args()
     try:
         if (options.run / "certificate.json").is_file():
+            if options.checkpoint is not None:
+                raise ValueError(f"--checkpoint: {options.run} is a certificate of one network")
             out = options.out or options.run
             certify_again(options.run, out, options.data, options.epsilon, options.force)
         else:
-            run.certify_run(options.run, options.data, options.epsilon, options.out, options.force)
+            which = options.checkpoint or "newest"
+            out = options.out
+            run.certify_run(options.run, options.data, options.epsilon, out, options.force, which)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -77,7 +77,7 @@ def load_chosen(root: Path, which: str, say: Callable[[str], None]) -> Checkpoin
         ValueError: there is no such checkpoint, or none that is whole; or `which` is not readable.
     """
     if which not in ("newest", "best") and not which.isdecimal():
-        near = difflib.get_close_matches(which, ["newest", "best"], n=1, cutoff=0.4)
+        near = difflib.get_close_matches(which, ["newest", "best"], n=1, cutoff=0.65)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"checkpoint {which!r} is neither newest nor best nor a step{hint}")
     found = _candidates_everywhere(root)
@@ -103,7 +103,7 @@ def load_chosen(root: Path, which: str, say: Callable[[str], None]) -> Checkpoin
                 raise ValueError(
                     f"checkpoint {path} is damaged ({reason}): take another step ({_steps(found)})"
                 ) from None
-    raise ValueError(f"{root} has no checkpoint of step {which}: there are {_steps(found)}")
+    raise ValueError(f"{root} has no checkpoint of step {which}: it has {_steps(found)}")
 
 
 def read_checkpoint(path: Path, step: int) -> Checkpoint:

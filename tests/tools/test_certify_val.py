@@ -138,6 +138,15 @@ def test_a_certificate_can_be_certified_at_other_radii(
     assert status == 0 and read_certificate(tmp_path).epsilons == ["5/255"]
 
 
+def test_the_checkpoint_of_a_step_can_be_certified(
+    finished_run: tuple[Path, Path], certified: Path, tmp_path: Path, door: Door
+) -> None:
+    words = ("--run", finished_run[0], "--checkpoint", "7", "--epsilon", "0.05", "--out", tmp_path)
+    status, out, _ = door(*words)
+    assert status == 0 and "as it was after step 7" in out
+    assert read_certificate(tmp_path).weights_sha256 == read_certificate(certified).weights_sha256
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -145,6 +154,10 @@ def test_a_certificate_can_be_certified_at_other_radii(
         (["--run", "RUN", "--epsilon", "wide"], "epsilon 'wide' is not a number"),
         (["--run", "RUN", "--data", "digits"], "has 10 classes, the model's head has 4"),
         (["--run", "RUN/certificate"], "--out"),
+        (["--run", "RUN/certificate", "--checkpoint", "7"], "is a certificate of one network"),
+        (["--run", "RUN", "--checkpoint", "bset"], "did you mean 'best'?"),
+        (["--run", "RUN", "--checkpoint", "best"], "was validated"),
+        (["--run", "RUN", "--checkpoint", "8"], "no checkpoint of step 8: it has 7"),
     ],
 )
 def test_mistakes_get_one_sentence(
