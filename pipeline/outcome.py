@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from pipeline import distributed
+from pipeline.distributed import RankFailedError, RendezvousError
 from pipeline.training.guards import NonFiniteError
 from pipeline.training.stop_request import StopRequestedError, stop_requests
 
@@ -73,16 +74,34 @@ def exit_status(work: Callable[[], Outcome]) -> int:
     with stop_requests():
         try:
             outcome = work()
+            distributed.stop()
+            return outcome.status
         except StopRequestedError as request:
-            return Outcome(request.what).status
+            outcome = Outcome(request.what)
+            distributed.leave_alone(f"left on {request.what}", outcome.status, on_request=True)
+            return outcome.status
         except KeyboardInterrupt:
+            distributed.leave_alone("was interrupted", Exit.INTERRUPTED)
             return Exit.INTERRUPTED
-        except (ValueError, OSError, NonFiniteError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            passing = isinstance(error, OSError) and error.errno in PASSING
-            return Exit.TRY_AGAIN if passing else Exit.REFUSED
-        except Exception:
-            traceback.print_exc()
-            return Exit.CRASHED
-        distributed.stop()
-        return outcome.status
+        except Exception as error:
+            if distributed.is_lost_peer(error):
+                distributed.end_for_lost_peer(error)
+            status = status_of(error)
+            distributed.leave_alone(f"ended: {error}", status)
+            if status == Exit.CRASHED:
+                traceback.print_exc()
+            else:
+                print(f"error: {error}", file=sys.stderr)
+            return status
+
+
+def status_of(error: Exception) -> Exit:
+    """The exit status that an error ends with."""
+    if isinstance(error, RendezvousError):
+        return Exit.TRY_AGAIN
+    if isinstance(error, OSError) and error.errno in PASSING:
+        return Exit.TRY_AGAIN
+    is_mistake = isinstance(error, ValueError | OSError | NonFiniteError)
+    if is_mistake or (isinstance(error, RankFailedError) and error.is_mistake):
+        return Exit.REFUSED
+    return Exit.CRASHED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,15 +57,38 @@ def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+class RankFailedError(RuntimeError):
+    """Another rank failed, at a point where all ranks learn of it."""
+
+    def __init__(self, rank: int, failure: str, is_mistake: bool) -> None:
+        self.is_mistake = is_mistake
+        """It failed with a ValueError or OSError: a sentence for the user, and no defect."""
+        super().__init__(f"rank {rank} failed: {failure}")
+
+
 def raise_together(error: Exception | None) -> None:
     """Make an error of one rank the error of all, so that none is left waiting in a collective.
 
     Every rank calls it at the same point with its own error or None. The rank that failed raises
-    its own; the others raise a RuntimeError that names the first failed rank.
+    its own; the others raise a RankFailedError that names the first failed rank.
     """
-    failures = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
+    mine = None
+    if error is not None:
+        mine = (f"{type(error).__name__}: {error}", isinstance(error, ValueError | OSError))
+    failures = gather_objects(mine)
     if error is not None:
         raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            raise RuntimeError(f"rank {rank} failed: {failure}")
+            raise RankFailedError(rank, *failure)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """An error of one rank inside the `with` is raised on all at its end (`raise_together`)."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as failure:
+        error = failure
+    raise_together(error)

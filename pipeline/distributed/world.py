@@ -1,4 +1,4 @@
-"""Which process of the run this is, under any launcher, and joining the others.
+"""Which process of the run this is, under any launcher.
 
 Notable: `accelerate launch`, `torchrun` and our SLURM launcher all set RANK, WORLD_SIZE,
 LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT; that is all this file reads. Without them
@@ -8,11 +8,10 @@ the world has one process, and nothing is initialised.
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 
 
 @dataclass(frozen=True)
@@ -48,23 +47,6 @@ def local_device(world: World) -> torch.device:
     return torch.device("cpu")
 
 
-def start(timeout: timedelta = timedelta(minutes=10)) -> World:
-    """Join the process group (nccl with GPUs, gloo without). Harmless when called twice.
-
-    Args:
-        timeout: after this long in one collective a rank gives up, so that the loss of another
-            rank ends the attempt instead of hanging it.
-    """
-    world = current_world()
-    if world.size > 1 and not dist.is_initialized():
-        device = local_device(world)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-    return world
-
-
-def stop() -> None:
-    """Leave the process group, if one was joined."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def node_name() -> str:
+    """This machine, as SLURM or else the network calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
