@@ -6,6 +6,7 @@ the epoch's numbers; the one that saves checkpoints comes last and so saves a fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,9 @@ class StepRecord:
     """Callbacks, over all ranks, whose threads were at work in this step."""
     due: bool = False
     """A callback of a rank said that it is time to save."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of this rank, by part of the step (`pipeline.stopwatch`), since the record before. On a GPU
+    a part that is still running is counted in the next."""
 
 
 @dataclass

@@ -12,7 +12,8 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from pipeline.data.base import TrainLoader
 from pipeline.distributed import sum_over_ranks
 from pipeline.objectives.base import Losses, Objective
+from pipeline.stopwatch import Stopwatch, mark
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.engine import Engine
 from pipeline.training.feed import on_device
@@ -102,29 +104,36 @@ class Loop:
         Raises:
             NonFiniteError: a loss or gradient was not finite; the weights are those before it.
         """
+        watch = Stopwatch(self.engine.device)
         try:
-            for callback in self.callbacks:
-                callback.on_start(step)
-            leaves = step >= min(self.total_steps, self.plan.max_steps or self.total_steps)
-            while not leaves:
-                epoch, start = divmod(step, self.loader.steps_per_epoch)
-                for batch in on_device(self.loader.epoch(epoch, start), self.engine.device):
-                    record = self._step(batch, step)
-                    step, leaves = record.step, record.leaves
-                    for callback in self.callbacks:
-                        callback.on_step_end(record)
-                    if leaves:
-                        break
-                if step % self.loader.steps_per_epoch == 0:
-                    ended = EpochRecord(step, epoch, last=step == self.total_steps)
-                    for callback in self.callbacks:
-                        callback.on_epoch_end(ended)
-            return step
+            with watch.running(), _gradients_marked(self.engine):
+                return self._run(step, watch)
         finally:
             for callback in self.callbacks:
                 callback.on_end()
 
-    def _step(self, batch: Batch, step: int) -> StepRecord:
+    def _run(self, step: int, watch: Stopwatch) -> int:
+        """See `run`."""
+        for callback in self.callbacks:
+            callback.on_start(step)
+        leaves = step >= min(self.total_steps, self.plan.max_steps or self.total_steps)
+        while not leaves:
+            epoch, start = divmod(step, self.loader.steps_per_epoch)
+            batches = on_device(self.loader.epoch(epoch, start), self.engine.device)
+            for batch in watch.each("data", batches):
+                record = self._step(batch, step, watch)
+                step, leaves = record.step, record.leaves
+                for callback in self.callbacks:
+                    callback.on_step_end(record)
+                if leaves:
+                    break
+            if step % self.loader.steps_per_epoch == 0:
+                ended = EpochRecord(step, epoch, last=step == self.total_steps)
+                for callback in self.callbacks:
+                    callback.on_epoch_end(ended)
+        return step
+
+    def _step(self, batch: Batch, step: int, watch: Stopwatch) -> StepRecord:
         """Step number `step`, counted from 0: forward, backward, guard, update."""
         engine, plan = self.engine, self.plan
         learning_rate, epsilon = plan.learning_rate(step), plan.epsilon(step)
@@ -135,8 +144,13 @@ class Loop:
             # One advance of the power iteration a step, however the batch is cut.
             engine.module.hold_power_iteration = number > 0  # type: ignore[assignment]
             with engine.micro_batch(last=number == plan.accumulation - 1):
-                losses = self.objective(engine.forward, micro, epsilon)
-                engine.backward(losses.per_sample.sum() / len(batch))
+                with watch.part("forward"):
+                    losses = self.objective(engine.forward, micro, epsilon)
+                with watch.part("backward"):
+                    engine.backward(losses.per_sample.sum() / len(batch))
+                    if engine.world.size > 1:
+                        # Behind the last gradient nothing is left but to wait for other ranks'.
+                        watch.since_mark("communication")
             parts.append(_sums(losses))
             for callback in self.callbacks:
                 callback.on_micro_batch(micro, losses)
@@ -159,7 +173,8 @@ class Loop:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             reason = explain(engine, self.objective, micro_batches, epsilon, loss)
             raise NonFiniteError(step + 1, reason)
-        engine.step(learning_rate, plan.clip_norm)
+        with watch.part("optimizer"):
+            engine.step(learning_rate, plan.clip_norm)
 
         done = step + 1
         return StepRecord(
@@ -180,7 +195,25 @@ class Loop:
             leaves=stops > 0 or done in (self.total_steps, plan.max_steps),
             busy=int(busy),
             due=due > 0,
+            seconds=watch.take(),
         )
+
+
+@contextmanager
+def _gradients_marked(engine: Engine) -> Iterator[None]:
+    """Marks the stopwatch at every gradient that is ready, where ranks wait for each other."""
+    if engine.world.size == 1:
+        yield
+        return
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    handles = [
+        parameter.register_post_accumulate_grad_hook(lambda _: mark()) for parameter in parameters
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _sums(losses: Losses) -> Tensor:

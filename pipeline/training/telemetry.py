@@ -4,6 +4,8 @@ Notable:
 - TensorBoard also gets pictures of augmented batches: look at them before a long run.
 - Rank 0 writes. Rows are written before the checkpoint of the same step, and a resume cuts the
   file back to the checkpoint's step: killed anywhere, no row is missing and none stands twice.
+- `seconds` are a step's, of rank 0, by part. What follows the last gradient of a step and what our
+  own collectives take is `communication`; what the backward pass hides is in `backward`.
 - Rows of kind "step" have the key `loss`; rows of kind "epoch" have the validation. Times apart,
   equal runs write equal rows.
 """
@@ -19,6 +21,7 @@ from typing import Any
 
 from pipeline.distributed import current_world
 from pipeline.objectives.base import Losses
+from pipeline.stopwatch import PARTS
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.picture_grid import picture_grid
 from pipeline.types import Batch
@@ -42,6 +45,8 @@ class Telemetry(Callback):
         self._board: Any = None
         self._images = 0
         self._since = 0.0
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._steps = 0
         self._step = 0
         self._shows_pictures = True
 
@@ -70,11 +75,16 @@ class Telemetry(Callback):
         """Write a row, if it is this step's turn."""
         self._step = record.step
         self._images += record.images
+        self._steps += 1
+        for name in PARTS:
+            self._seconds[name] += record.seconds.get(name, 0.0)
         if record.step % self._every:
             return
         now = time.monotonic()
         speed = self._images / max(now - self._since, 1e-9)
+        seconds = {name: round(total / self._steps, 6) for name, total in self._seconds.items()}
         self._images, self._since = 0, now
+        self._steps, self._seconds = 0, dict.fromkeys(PARTS, 0.0)
         metrics = dict(record.metrics)
         row = {
             "kind": "step",
@@ -88,6 +98,7 @@ class Telemetry(Callback):
             "gradient_norm": record.gradient_norm,
             "learning_rate": record.learning_rate,
             "images_per_second": round(speed, 1),
+            "seconds": seconds,
             "layer_lipschitz": dict(zip(self._layer_names, record.layer_lipschitz, strict=True)),
         }
         self._write(row, "train")
@@ -100,6 +111,7 @@ class Telemetry(Callback):
         self._shows_pictures = finished & (finished - 1) == 0
         # Validation and checkpoints are not training: the next row's speed does not count them.
         self._images, self._since = 0, time.monotonic()
+        self._steps, self._seconds = 0, dict.fromkeys(PARTS, 0.0)
 
     def on_end(self) -> None:
         """Close the files."""

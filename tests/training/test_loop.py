@@ -1,12 +1,14 @@
 """The loop: reduction, accumulation, processes, schedules, positions, leaving."""
 
 import math
+import time
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.stopwatch import Stopwatch
 from pipeline.training.callbacks import EpochRecord
 from pipeline.training.loop import check_batch_size
 from tests.training.toy import (
@@ -146,6 +148,22 @@ def test_a_request_to_stop_ends_after_the_step_and_the_epoch_row_is_kept() -> No
     assert seen.records[-1].leaves and [e.step for e in seen.epochs] == [STEPS_PER_EPOCH]
     assert loop.run(STEPS_PER_EPOCH) == FAR
     assert [(e.epoch, e.last) for e in seen.epochs] == [(n, n == 4) for n in range(5)]
+
+
+def test_every_part_of_a_step_has_its_time() -> None:
+    recorder = Recorder()
+    began = time.perf_counter()
+    toy_loop(callbacks=[recorder]).run()
+    whole = time.perf_counter() - began
+    for record in recorder.records:
+        parts = dict(record.seconds)
+        parts.pop("other")
+        assert parts.pop("data") >= 0
+        assert set(parts) == {"forward", "lipschitz", "backward", "optimizer"}, "one rank waits not"
+        assert min(parts.values()) > 0
+    total = sum(sum(record.seconds.values()) for record in recorder.records)
+    assert 0.5 * whole < total <= whole
+    assert Stopwatch.active is None
 
 
 def test_a_finished_run_does_nothing() -> None:

@@ -48,6 +48,7 @@ def final(directory: Path) -> tuple[Checkpoint, list[dict[str, object]]]:
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         row.pop("images_per_second", None)
+        row.pop("seconds", None)
     return checkpoint, rows
 
 

@@ -51,13 +51,18 @@ def write(folder: Path, begin: int, end: int, every: int = 1) -> None:
 def test_a_row_has_every_number(tmp_path: Path) -> None:
     telemetry = Telemetry(tmp_path, LAYERS)
     telemetry.on_start(0)
-    telemetry.on_step_end(step_record(1))
+    seconds = {"forward": 0.5, "lipschitz": 0.25, "backward": 1.0, "other": 9.0}
+    telemetry.on_step_end(step_record(1, seconds=seconds))
     (row,) = rows(tmp_path)  # in the file at once, not when it is closed
     validation = {"clean_accuracy": 0.9, "vra_estimate": 0.8, "epsilon": "36/255"}
     numbers = {"threatening_class_changed": None, "validation": validation}
     telemetry.on_epoch_end(EpochRecord(1, 0, last=True, numbers=numbers))
     telemetry.on_end()
     assert row.pop("images_per_second") > 0
+    assert row.pop("seconds") == {
+        "data": 0, "forward": 0.5, "lipschitz": 0.25, "backward": 1, "communication": 0,
+        "optimizer": 0,
+    }  # fmt: skip
     assert row == {
         "kind": "step", "step": 1, "epoch": 0, "loss": 1.0, "clean_accuracy": 0.5, "margin": 1.5,
         "epsilon": 0.1, "lipschitz": 7.0, "gradient_norm": 0.7, "learning_rate": 1e-3,
@@ -70,11 +75,23 @@ def test_a_row_has_every_number(tmp_path: Path) -> None:
     assert {
         "train/loss", "train/clean_accuracy", "train/epsilon", "train/lipschitz",
         "train/gradient_norm", "train/learning_rate", "train/images_per_second",
-        "layer_lipschitz/stem", "layer_lipschitz/neck",
+        "seconds/forward", "layer_lipschitz/stem", "layer_lipschitz/neck",
         "validation/clean_accuracy", "validation/vra_estimate",
     } <= tags  # fmt: skip
     (point,) = board.Scalars("layer_lipschitz/neck")
     assert (point.step, point.value) == (1, 3.5)
+
+
+def test_seconds_are_a_steps(tmp_path: Path) -> None:
+    """With a row every second step they are means, and validation does not leak into them."""
+    telemetry = Telemetry(tmp_path, LAYERS, 2)
+    telemetry.on_start(0)
+    for step, forward in ((1, 1.0), (2, 3.0), (3, 7.0)):
+        telemetry.on_step_end(step_record(step, seconds={"forward": forward}))
+    telemetry.on_epoch_end(EpochRecord(3, 0, last=False))
+    telemetry.on_step_end(step_record(4, seconds={"forward": 0.5}))
+    telemetry.on_end()
+    assert [row["seconds"]["forward"] for row in rows(tmp_path) if "seconds" in row] == [2.0, 0.5]
 
 
 def test_a_resume_neither_loses_nor_doubles_rows(tmp_path: Path) -> None:

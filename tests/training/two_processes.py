@@ -7,6 +7,7 @@ by rank 0 for the test to compare with one process.
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def one_rank_asks_to_stop(world: World) -> None:
     assert loop.run() == 6 and recorder.records[-1].leaves
 
 
+def waiting_for_another_rank_is_communication(world: World) -> None:
+    """A slow forward of rank 1 is its own forward, and rank 0's communication."""
+    emma, recorder, pause = build_objective("emma"), Recorder(), 0.2
+
+    def slow(model: Any, batch: Any, epsilon: float) -> Any:
+        time.sleep(pause * world.rank)
+        return emma(model, batch, epsilon)
+
+    toy_loop(toy_engine(), [recorder], slow).run()
+    part = "forward" if world.rank == 1 else "communication"
+    # DDP puts its buckets into another order once, in the third forward, which waits for all ranks.
+    assert min(record.seconds[part] for record in recorder.records[3:]) > pause / 2
+
+
 def threatening_classes(world: World) -> None:
     """The memory is one over the ranks, and goes through a checkpoint."""
     memory = ThreateningClasses(4, CPU)
@@ -121,6 +136,7 @@ CHECKS = [
     same_steps,
     one_rank_is_not_finite,
     one_rank_asks_to_stop,
+    waiting_for_another_rank_is_communication,
     threatening_classes,
     validation,
     unequal_vectors,
