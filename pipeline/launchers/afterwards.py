@@ -27,6 +27,8 @@ from pipeline.launchers.scheduler import JobFacts, SchedulerError
 FINISHED, REFUSED, INTERRUPTED = 0, 1, 130  # of pipeline.outcome.Exit, which would load torch
 TRIES = 3
 """Attempts in a row that break down without progress, before the run is given up."""
+TRIES_OF_ANY_KIND = 10
+"""The same for attempts that left when they were told: the time limit is too short to get on."""
 
 Verdict = Literal["finished", "refused", "cancelled", "taken", "request", "fault", "given up"]
 
@@ -56,15 +58,10 @@ def decide(folder: JobFolder, attempt: str, job: JobFacts | None = None) -> Deci
     facts = folder.facts()
     progress = progress_of(Path(facts["run_directory"]))
     decision = _judge(folder, attempt, int(facts["tasks"]), job)
-    if decision.verdict == "fault":
-        before = [row for row in folder.history() if row["event"] == "ended"][-(TRIES - 1) :]
-        stuck = [row for row in before if row["verdict"] == "fault" and row["progress"] == progress]
-        if len(stuck) == TRIES - 1:
-            decision = Decision(
-                "given up",
-                f"{TRIES} attempts in a row broke down and came no further than {progress}; the "
-                f"last one: {decision.what}",
-            )
+    if decision.again and (why := _hopeless(folder, decision, progress)):
+        decision = Decision(
+            "given up", f"{why} came no further than {progress}; the last one: {decision.what}"
+        )
     folder.record(
         "ended",
         attempt=attempt,
@@ -85,6 +82,19 @@ def progress_of(run_directory: Path) -> str:
     text = f"step {max(steps)}" if steps else "the beginning"
     blocks = len(list(run_directory.glob("certificate/blocks/*.tsv")))
     return f"{text} and {blocks} certified blocks" if blocks else text
+
+
+def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | None:
+    """Who came no further, if starting again promises nothing."""
+    verdicts: list[str] = [decision.verdict]  # since there was progress, the newest first
+    for row in reversed(folder.history()):
+        if row["event"] == "ended":
+            if row["progress"] != progress:
+                break
+            verdicts.append(row["verdict"])
+    if verdicts[:TRIES] == ["fault"] * TRIES:
+        return f"{TRIES} attempts in a row broke down and"
+    return f"{len(verdicts)} attempts in a row" if len(verdicts) >= TRIES_OF_ANY_KIND else None
 
 
 def _judge(folder: JobFolder, attempt: str, tasks: int, job: JobFacts | None) -> Decision:
@@ -108,6 +118,9 @@ def _judge(folder: JobFolder, attempt: str, tasks: int, job: JobFacts | None) ->
     if crashed:
         status = statuses[crashed[0]]
         return Decision("fault", f"{_ranks(crashed)} crashed with exit status {status}")
+    for rank in statuses:
+        if error := _error(folder.log(attempt, rank)):
+            return Decision("fault", f"rank {rank}: {error}")
     return Decision("request", "left early and saved")
 
 

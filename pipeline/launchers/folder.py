@@ -85,6 +85,7 @@ class JobFolder:
     def write_status(self, attempt: str, rank: int, status: int) -> None:
         """A rank's last word."""
         path = self.log(attempt, rank).with_suffix(".status")
+        path.parent.mkdir(exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(f"{status}\n")
         temporary.replace(path)

@@ -108,11 +108,11 @@ class _Watch:
             say(f"job {job}: {text}")
             self._state = text
         self._gone = 0 if facts is not None and facts.is_alive else self._gone + 1
+        # The batch script was killed before it could judge, or what it wrote is not yet seen here.
+        if state == "CANCELLED" and self._gone > 1:
+            return report(self._config, "cancelled", f"job {job} was cancelled")
         if self._gone < GONE_LOOKS:
             return None
-        # The batch script was killed before it could judge.
-        if state == "CANCELLED":
-            return report(self._config, "cancelled", f"job {job} was cancelled")
         return report(
             self._config,
             "given up",

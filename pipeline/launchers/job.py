@@ -41,11 +41,11 @@ class Job:
 
     def __call__(self) -> None:
         """Run this task's rank; returns if the run is finished, and ends the process otherwise."""
-        leave_on_signals()
-        from submitit.helpers import TorchDistributedEnvironment
-
         folder, job = JobFolder(Path(self.folder)), os.environ["SLURM_JOB_ID"]
         restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        leave_on_signals(folder, attempt_name(job, restarts), int(os.environ["SLURM_PROCID"]))
+        from submitit.helpers import TorchDistributedEnvironment
+
         # Another port after a requeue: the old one may be what the attempt broke down on. Those
         # that Linux gives to outgoing connections begin above.
         os.environ["MASTER_PORT"] = str(20000 + (7919 * restarts + int(job)) % 12000)
@@ -99,11 +99,13 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def leave_on_signals() -> None:
+def leave_on_signals(folder: JobFolder, attempt: str, rank: int) -> None:
     """Until there is something to save, a signal just ends this process."""
 
     def now(number: int, _frame: FrameType | None) -> None:
         os.write(2, f"left on signal {signal.Signals(number).name} before it began\n".encode())
+        if rank not in folder.statuses(attempt):  # else it has just ended in its own way
+            folder.write_status(attempt, rank, os.EX_TEMPFAIL)
         os._exit(os.EX_TEMPFAIL)
 
     for number in (signal.SIGUSR2, signal.SIGTERM):
@@ -146,8 +148,9 @@ def _leave_before_the_limit(job: str) -> None:
 
 def main(words: list[str]) -> NoReturn:
     """A rank without SLURM: `python -m pipeline.launchers.job FOLDER ATTEMPT`."""
-    leave_on_signals()
-    leave(run_rank(JobFolder(Path(words[0])), words[1]))
+    folder, attempt = JobFolder(Path(words[0])), words[1]
+    leave_on_signals(folder, attempt, int(os.environ["RANK"]))
+    leave(run_rank(folder, attempt))
 
 
 if __name__ == "__main__":

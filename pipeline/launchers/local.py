@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.launchers.afterwards import decide
+from pipeline.launchers.afterwards import INTERRUPTED, decide
 from pipeline.launchers.folder import JobFolder, attempt_name
 from pipeline.launchers.follow import report
 from pipeline.launchers.snapshot import ROOT
@@ -57,7 +57,8 @@ def run_here(config: RunConfig, folder: JobFolder) -> int:
             _wait(processes, folder.log(attempt, 0))
         decision = decide(folder, attempt)
         if not decision.again:
-            return report(config, decision.verdict, decision.what)
+            status = report(config, decision.verdict, decision.what)
+            return INTERRUPTED if decision.verdict == "cancelled" else status
         if signal.SIGTERM in received:
             say("stopped and saved; the same command goes on from there")
             return os.EX_TEMPFAIL

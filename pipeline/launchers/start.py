@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 from pipeline.config import RunConfig
 from pipeline.launchers import scheduler, slurm
+from pipeline.launchers.afterwards import INTERRUPTED
 from pipeline.launchers.folder import JobFolder
 from pipeline.launchers.follow import follow
 from pipeline.launchers.local import check_machine, run_here
 from pipeline.launchers.preflight import active_job, check_run, fit_to_cluster
-
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
 def print_script(config: RunConfig) -> int:

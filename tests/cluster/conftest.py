@@ -1,0 +1,104 @@
+"""A real SLURM cluster of four virtual nodes, once a session, in a temporary directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("fake_slurm.sh")
+NO_SLURM = 77
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The running cluster."""
+
+    folder: Path
+    environment: dict[str, str]
+    """With which sbatch, srun, scontrol find it."""
+
+    def call(self, *words: str) -> str:
+        """Run a command of SLURM."""
+        done = subprocess.run(
+            words, env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def node(self, verb: str, number: int) -> None:
+        """`kill-node`, `freeze-node`, `thaw-node` or `start-node`."""
+        subprocess.run(["bash", SCRIPT, verb, str(number), self.folder], check=True, timeout=60)
+
+    def state(self, job: str) -> str:
+        """Of a job."""
+        found = re.search(r"JobState=(\S+)", self.call("scontrol", "-o", "show", "job", job))
+        assert found is not None
+        return found[1]
+
+    def start_now(self, job: str) -> None:
+        """A requeued job waits two minutes by itself."""
+        wait_until(lambda: self.state(job) == "PENDING", f"job {job} is back in the queue")
+        self.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def launch(self, *words: str) -> subprocess.Popen[str]:
+        """launch/slurm.py as a person types it."""
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "launch" / "slurm.py"), *words],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def launched(self, *words: str, status: int = 0) -> str:
+        """Wait for it; what it printed."""
+        process = self.launch(*words)
+        try:
+            output, _ = process.communicate(timeout=400)
+        finally:
+            process.kill()
+        assert process.returncode == status, output
+        return output
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("slurm")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FS_NODES": "4"}
+    try:
+        started = subprocess.run(
+            ["bash", SCRIPT, "start", folder], env=environment, capture_output=True, text=True,
+            timeout=600,
+        )  # fmt: skip
+        if started.returncode == NO_SLURM:
+            pytest.skip(f"no SLURM cluster here: {started.stderr.strip().splitlines()[-1]}")
+        assert started.returncode == 0, started.stderr
+        # Its own words for what finds it: `export NAME='value'...`, as a shell understands them.
+        lines = subprocess.run(
+            ["bash", "-c", f'eval "$(bash {SCRIPT} env {folder})"; env -0'],
+            env=environment, capture_output=True, text=True, check=True, timeout=60,
+        ).stdout  # fmt: skip
+        pairs = (line.partition("=") for line in lines.split("\0") if line)
+        yield Cluster(folder, {name: value for name, _, value in pairs})
+    finally:
+        subprocess.run(
+            ["bash", SCRIPT, "stop", folder, "--purge"], capture_output=True, timeout=120
+        )
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+    """Look several times a second; fail with `what` when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it never happened that {what}"
+        time.sleep(0.2)
