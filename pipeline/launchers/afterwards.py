@@ -109,19 +109,18 @@ def _judge(folder: JobFolder, attempt: str, tasks: int, job: JobFacts | None) ->
         return Decision("cancelled", "interrupted by Ctrl-C")
     if job is not None and (taken := _taken(job, attempt)):
         return taken
+    # One rank says for all what the heartbeat found, or what went wrong in passing.
+    said = next(filter(None, (_error(folder.log(attempt, rank)) for rank in range(tasks))), None)
     silent = sorted(set(range(tasks)) - set(statuses))
     if silent:
-        return Decision("fault", f"{_ranks(silent)} ended without a word (killed, or lost)")
+        return Decision("fault", said or f"{_ranks(silent)} ended without a word (killed, or lost)")
     crashed = [
         rank for rank, status in statuses.items() if status not in (FINISHED, os.EX_TEMPFAIL)
     ]
     if crashed:
         status = statuses[crashed[0]]
         return Decision("fault", f"{_ranks(crashed)} crashed with exit status {status}")
-    for rank in statuses:
-        if error := _error(folder.log(attempt, rank)):
-            return Decision("fault", f"rank {rank}: {error}")
-    return Decision("request", "left early and saved")
+    return Decision("fault", said) if said else Decision("request", "left early and saved")
 
 
 def _taken(job: JobFacts, attempt: str) -> Decision | None:

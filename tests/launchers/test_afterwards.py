@@ -141,6 +141,13 @@ def test_an_error_that_another_try_may_not_meet_is_a_breakdown(folder: JobFolder
     assert decision.verdict == "fault" and "Stale file handle" in decision.what
 
 
+def test_what_the_heartbeat_found_is_said(folder: JobFolder) -> None:
+    left(folder, None, None, None)
+    folder.log("7.0", 0).write_text("error: rank 2 on n2 is gone: it crashed or was killed\n")
+    decision = decide(folder, "7.0")
+    assert (decision.verdict, decision.what[:13]) == ("fault", "rank 2 on n2 ")
+
+
 def test_certified_blocks_are_progress(tmp_path: Path) -> None:
     assert afterwards.progress_of(tmp_path) == "the beginning"
     (tmp_path / "checkpoints" / "step_000007").mkdir(parents=True)
