@@ -41,6 +41,13 @@ def broadcast_object(value: Any) -> Any:
     return box[0]
 
 
+def my_share(count: int) -> range:
+    """Those of `count` pieces of work that are this rank's when all ranks divide them."""
+    if not dist.is_initialized():
+        return range(count)
+    return range(dist.get_rank(), count, dist.get_world_size())
+
+
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of `tensor` over all ranks, in place, on every rank."""
     if dist.is_initialized():

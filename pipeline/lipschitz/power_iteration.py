@@ -6,6 +6,8 @@ Notable:
   and the gradient flows through the last product only, where it is u vᵀ, the gradient of a singular
   value (LiResNet, Section 3; Farnia et al. 2019).
 - A convolution is applied with the layer's own stride, zero padding and input size.
+- The iterations of a training step are divided over the ranks, a layer to each in turn, and the
+  vectors exchanged: at a few images a rank they would otherwise outweigh the images.
 - Layers of equal shape go through one grouped product, so a backbone of L blocks costs one launch.
 - float32 whatever surrounds it: autocast and TF32 are off for the products here.
 """
@@ -20,6 +22,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pipeline.distributed import my_share, sum_over_ranks
 
 START_SEED = 0x5EED
 
@@ -65,34 +69,75 @@ def estimate_norms(requests: Sequence[NormRequest], iterations: int, update: boo
         [n] float32 (float64 for float64 weights), in the order of the requests, differentiable
         with respect to the weights. An all-zero weight gives 0, with gradient 0.
     """
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, request in enumerate(requests):
-        groups.setdefault(request.geometry(), []).append(index)
-    norms: dict[int, Tensor] = {}
-    for members in groups.values():
+    divide = update and iterations > 0
+    mine = my_share(len(requests)) if divide else range(len(requests))
+    # Copies: the buffers change below, and what backward saved must not.
+    vectors = [request.vector.to(_dtype(request), copy=True) for request in requests]
+    for members in _alike([(index, requests[index]) for index in mine]):
         group = [requests[index] for index in members]
-        norms.update(zip(members, _estimate_group(group, iterations, update), strict=True))
+        for index, vector in zip(members, _advanced(group, iterations), strict=True):
+            vectors[index] = vector
+    if len(mine) < len(requests):
+        vectors = _exchanged(vectors, mine)
+    if update:
+        for request, vector in zip(requests, vectors, strict=True):
+            request.vector.copy_(vector)
+    norms: dict[int, Tensor] = {}
+    for members in _alike(list(enumerate(requests))):
+        group = [requests[index] for index in members]
+        found = _norms(group, torch.stack([vectors[index] for index in members]))
+        norms.update(zip(members, found, strict=True))
     return torch.stack([norms[index] for index in range(len(requests))])
 
 
-def _estimate_group(group: list[NormRequest], iterations: int, update: bool) -> Tensor:
-    """[G] estimates for G requests of one geometry."""
-    like = group[0].weight
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    with torch.autocast(like.device.type, enabled=False), _ieee_products(like.device):
-        weights = torch.stack([request.weight.to(dtype) for request in group])  # [G, O, I, ...]
-        stack = _Stack(group[0])
-        with torch.no_grad():
-            # A copy: the buffers change below, and what backward saved must not.
-            vectors = torch.stack([request.vector.to(dtype) for request in group])  # [G, I, ...]
-            fixed = weights.detach()
-            for _ in range(iterations):
-                images = _normalized(stack.apply(fixed, vectors), 0.0)
-                vectors = _normalized(stack.apply_transposed(fixed, images), vectors)
-            if update:
-                for request, vector in zip(group, vectors, strict=True):
-                    request.vector.copy_(vector)
-        return torch.linalg.vector_norm(stack.apply(weights, vectors).flatten(1), dim=1)
+def _alike(requests: Sequence[tuple[int, NormRequest]]) -> list[list[int]]:
+    """Numbers of the requests, those of equal geometry together."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, request in requests:
+        groups.setdefault(request.geometry(), []).append(index)
+    return list(groups.values())
+
+
+def _dtype(request: NormRequest) -> torch.dtype:
+    """What is computed in: at least float32."""
+    return torch.promote_types(request.weight.dtype, torch.float32)
+
+
+def _stacked(group: list[NormRequest]) -> Tensor:
+    """[G, O, I, ...]."""
+    return torch.stack([request.weight.to(_dtype(request)) for request in group])
+
+
+@torch.no_grad()
+def _advanced(group: list[NormRequest], iterations: int) -> Tensor:
+    """[G, I, ...] the vectors of G requests of one geometry after so many products with WᵀW."""
+    device = group[0].weight.device
+    with torch.autocast(device.type, enabled=False), _ieee_products(device):
+        weights, stack = _stacked(group), _Stack(group[0])
+        vectors = torch.stack([request.vector.to(weights.dtype) for request in group])
+        for _ in range(iterations):
+            images = _normalized(stack.apply(weights, vectors), 0.0)
+            vectors = _normalized(stack.apply_transposed(weights, images), vectors)
+        return vectors
+
+
+def _exchanged(vectors: list[Tensor], mine: range) -> list[Tensor]:
+    """Every rank's vectors on every rank, in one message; equal everywhere to the bit."""
+    sizes = [vector.numel() for vector in vectors]
+    flat = torch.cat(
+        [(v if i in mine else torch.zeros_like(v)).flatten() for i, v in enumerate(vectors)]
+    )
+    pieces = sum_over_ranks(flat).split(sizes)  # one rank's values and zeros: the sum is exact
+    return [piece.view_as(vector) for piece, vector in zip(pieces, vectors, strict=True)]
+
+
+def _norms(group: list[NormRequest], vectors: Tensor) -> Tensor:
+    """[G] norms of W·v, through which the gradient flows."""
+    device = group[0].weight.device
+    with torch.autocast(device.type, enabled=False), _ieee_products(device):
+        weights = _stacked(group)
+        images = _Stack(group[0]).apply(weights, vectors)
+        return torch.linalg.vector_norm(images.flatten(1), dim=1)
 
 
 class _Stack:

@@ -15,13 +15,14 @@ import torch
 
 from pipeline import distributed
 from pipeline.distributed import World, gather_objects
+from pipeline.lipschitz import power_iteration
 from pipeline.objectives import build_objective
 from pipeline.training.guards import NonFiniteError
 from pipeline.training.threatening import ThreateningClasses
 from pipeline.training.validation import validate
 from tests.training.test_checkpointing import Run, steps
 from tests.training.test_threatening import CPU, end_epoch, show
-from tests.training.toy import Recorder, ToyBlocks, toy_engine, toy_loop
+from tests.training.toy import Recorder, ToyBlocks, toy_engine, toy_loop, toy_model
 
 
 def weights_of(engine: Any) -> dict[str, float]:
@@ -77,6 +78,33 @@ def one_rank_asks_to_stop(world: World) -> None:
         wants_to_stop=lambda: world.rank == 1 and len(recorder.records) == 5,
     )
     assert loop.run() == 6 and recorder.records[-1].leaves
+
+
+def power_iteration_is_divided(world: World) -> None:
+    """Each rank advances its share of the layers, and all have the vectors of one process."""
+    advanced: list[int] = []
+    plain = power_iteration._advanced
+
+    def counted(group: Any, iterations: int) -> Any:
+        advanced.append(len(group))
+        return plain(group, iterations)
+
+    model = toy_model()
+    requests = [r for _, layer in model.named_layers() if (r := layer.norm_request())]
+    expected = [plain([request], 3)[0] for request in requests]
+    power_iteration._advanced = counted
+    try:
+        estimates = power_iteration.estimate_norms(requests, 3, update=True)
+    finally:
+        power_iteration._advanced = plain
+    assert sum(gather_objects(sum(advanced))) == len(requests) > 2 and sum(advanced) < len(requests)
+    for request, vector in zip(requests, expected, strict=True):
+        torch.testing.assert_close(request.vector, vector)
+        assert gather_objects(request.vector.sum().item()) == [request.vector.sum().item()] * 2
+    again = power_iteration.estimate_norms(requests, 0, update=False)
+    torch.testing.assert_close(again, estimates)
+    estimates.prod().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if "conv.weight" in n)
 
 
 def waiting_for_another_rank_is_communication(world: World) -> None:
@@ -136,6 +164,7 @@ CHECKS = [
     same_steps,
     one_rank_is_not_finite,
     one_rank_asks_to_stop,
+    power_iteration_is_divided,
     waiting_for_another_rank_is_communication,
     threatening_classes,
     validation,
