@@ -27,6 +27,7 @@ class Run:
             root, self.engine, {"threatening": self.memory}, loader, {"name": "toy"}, every, keep=50
         )
         self.plan = plan
+        self.root = root
 
     def go(self) -> dict[str, torch.Tensor]:
         """Restore, train, and give everything that is saved."""
