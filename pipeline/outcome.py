@@ -14,10 +14,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from pipeline import distributed
 from pipeline.distributed import RankFailedError, RendezvousError
+from pipeline.rank_log import LOGGER, close_rank_log
+from pipeline.training.attempts import Attempt, Reason
 from pipeline.training.guards import NonFiniteError
+from pipeline.training.run_directory import writing
 from pipeline.training.stop_request import StopRequestedError, stop_requests
 
 
@@ -65,8 +69,8 @@ FINISHED = Outcome()
 def exit_status(work: Callable[[], Outcome]) -> int:
     """Do the work of this rank and say in the exit status how it ended; errors are one sentence.
 
-    Every door that runs on several ranks calls it once: with signals turned into requests from
-    the first moment, and leaving the process group at the end.
+    Every door that runs on several ranks calls it once: signals are requests from the first moment
+    on, a rank that ends alone tells the others, and all leave the process group together.
 
     Args:
         work: such as `lambda: run.main(config)`.
@@ -81,7 +85,7 @@ def exit_status(work: Callable[[], Outcome]) -> int:
             distributed.leave_alone(f"left on {request.what}", outcome.status, on_request=True)
             return outcome.status
         except KeyboardInterrupt:
-            distributed.leave_alone("was interrupted", Exit.INTERRUPTED)
+            distributed.leave_alone("was interrupted by Ctrl-C", Exit.INTERRUPTED)
             return Exit.INTERRUPTED
         except Exception as error:
             if distributed.is_lost_peer(error):
@@ -93,6 +97,58 @@ def exit_status(work: Callable[[], Outcome]) -> int:
             else:
                 print(f"error: {error}", file=sys.stderr)
             return status
+
+
+def recorded(directory: Path, work: Callable[[], Outcome]) -> Outcome:
+    """Do the work and keep the books: attempts.jsonl, and how it ended in each rank's log.
+
+    A collective at its beginning.
+
+    Args:
+        directory: the run directory.
+        work: may open the rank's log.
+
+    Raises:
+        ValueError: three attempts before this one broke down without getting any further.
+    """
+    world = distributed.current_world()
+    nodes = list(dict.fromkeys(distributed.gather_objects(distributed.node_name())))
+    attempt: Attempt | None = None
+    with distributed.together(), writing(directory):
+        if world.is_main:
+            attempt = Attempt(directory, nodes, world.size)
+
+    def note(reason: Reason, what: str) -> None:
+        LOGGER.info("ends (%s): %s", reason, what)
+        if attempt is not None:
+            attempt.end(reason, what)
+
+    def note_sudden_end(what: str, status: int) -> None:
+        asked = distributed.departed() is not None
+        note("refused" if status == Exit.REFUSED else "request" if asked else "fault", what)
+
+    distributed.before_a_sudden_end(note_sudden_end)
+    try:
+        outcome = work()
+    except StopRequestedError as request:
+        note("request", f"left on {request.what}")
+        raise
+    except KeyboardInterrupt:
+        note("request", "interrupted by Ctrl-C")
+        raise
+    except Exception as error:
+        if distributed.is_lost_peer(error):
+            raise  # noted when it is known who was lost
+        status = status_of(error)
+        LOGGER.error("error: %s", error, exc_info=status == Exit.CRASHED)
+        note("refused" if status == Exit.REFUSED else "fault", str(error))
+        raise
+    if outcome.finished:
+        note("finished", "finished")
+    else:
+        note("request", f"left on {outcome.left_on} and saved")
+    close_rank_log()
+    return outcome
 
 
 def status_of(error: Exception) -> Exit:

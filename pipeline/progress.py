@@ -12,12 +12,14 @@ from types import TracebackType
 from tqdm import tqdm
 
 from pipeline.distributed import current_world
+from pipeline.rank_log import LOGGER
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(message: str) -> None:
-    """Print one line on rank 0, above any bar that is being drawn."""
+    """Print one line on rank 0, above any bar that is being drawn; every rank logs it."""
+    LOGGER.info(message)
     if current_world().is_main:
         tqdm.write(message, file=sys.stdout)
         sys.stdout.flush()

@@ -17,14 +17,15 @@ from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
 from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
-from pipeline.outcome import FINISHED, Outcome
+from pipeline.outcome import FINISHED, Outcome, recorded
 from pipeline.progress import say
+from pipeline.rank_log import open_rank_log
 from pipeline.training.build_engine import build_engine
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
 from pipeline.training.loop import Loop, Plan, check_batch_size
-from pipeline.training.run_directory import directory_of, prepare
+from pipeline.training.run_directory import directory_of, prepare, writing
 from pipeline.training.schedules import EpsilonRamp, LearningRate
 from pipeline.training.stop_request import stop_requests
 from pipeline.training.telemetry import Telemetry
@@ -47,12 +48,23 @@ def main(config: RunConfig, max_steps: int | None = None) -> Outcome:
     Raises:
         ValueError: something in the config, the data or the run directory is wrong.
         NonFiniteError: a loss or gradient was not finite.
+        StopRequestedError: somebody asked during certification; the same call goes on.
     """
-    distributed.start()
-    if config.task == "certify":
-        certify_run(config.directory, config.data.val, config.certification.epsilons)
-        return FINISHED
-    return train(config, max_steps)
+    distributed.start(config.cluster.silence, config.cluster.collective_timeout)
+    with stop_requests():
+        if max_steps is not None:
+            return train(config, max_steps)  # a trial is no attempt at the run
+        return recorded(config.directory, lambda: _work(config))
+
+
+def _work(config: RunConfig) -> Outcome:
+    """The task, in its run directory."""
+    if config.task == "train":
+        return train(config)
+    if (config.directory / "config.yaml").exists():  # else it is no run, and gets no log
+        open_rank_log(config.directory)
+    certify_run(config.directory, config.data.val, config.certification.epsilons)
+    return FINISHED
 
 
 def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
@@ -67,14 +79,15 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
     model = _build_model(config)
     objective = build_objective(config.objective.name, **config.objective.options)
     with ExitStack() as stack:
-        loader = open_train_loader(
-            config.data, config.model.image_size, training.batch_size, config.seed, world
-        )
-        stack.callback(loader.close)
-        val = _open_val(config, config.data.val)
-        stack.callback(val.close)
-        for key, info in (("data.train", loader.info), ("data.val", val.info)):
-            _check_data(config, key, info)
+        with distributed.together():  # what is missing on one node
+            loader = open_train_loader(
+                config.data, config.model.image_size, training.batch_size, config.seed, world
+            )
+            stack.callback(loader.close)
+            val = _open_val(config, config.data.val)
+            stack.callback(val.close)
+            for key, info in (("data.train", loader.info), ("data.val", val.info)):
+                _check_data(config, key, info)
         plan = Plan(
             epochs=training.epochs,
             batch_size=training.batch_size,
@@ -85,6 +98,8 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             max_steps=max_steps,
         )
         prepare(config, directory, fresh=max_steps is not None)
+        with distributed.together(), writing(directory):
+            open_rank_log(directory)
 
         engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
@@ -109,7 +124,8 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
         say(_opening(directory, begun, total_steps, max_steps))
         stop = stack.enter_context(stop_requests())
         loop = Loop(engine, objective, loader, plan, callbacks, stop)
-        done = loop.run(begun) if begun < total_steps else begun
+        asked = any(distributed.gather_objects(stop()))
+        done = begun if asked or begun == total_steps else loop.run(begun)
 
         if done < min(max_steps or total_steps, total_steps):
             left_on = next(filter(None, distributed.gather_objects(stop.what)))
@@ -125,7 +141,14 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             with engine.whole_model():
                 network = model.export()
             epsilons = config.certification.epsilons
-            certify(network, val, epsilons, directory / "certificate", config=config)
+            certify(
+                network,
+                val,
+                epsilons,
+                directory / "certificate",
+                config=config,
+                leave_if_asked=stop.leave_if_asked,
+            )
     return FINISHED
 
 
@@ -149,6 +172,7 @@ def certify_run(
 
     Raises:
         ValueError: there is no run or no such checkpoint, or as `pipeline.certify.certify`.
+        StopRequestedError: somebody asked; the same call goes on from the blocks that are done.
     """
     distributed.start()
     config = configs.load(directory / "config.yaml")
@@ -156,16 +180,19 @@ def certify_run(
     model = _build_model(config)
     model.load_state_dict(chosen.tensors.part("model"))
     say(f"certifying {directory} as it was after step {chosen.step}")
-    loader = _open_val(config, data or config.data.val)
+    with distributed.together():
+        loader = _open_val(config, data or config.data.val)
     try:
-        return certify(
-            model,
-            loader,
-            epsilons or config.certification.epsilons,
-            out or directory / "certificate",
-            config=config,
-            force=force,
-        )
+        with stop_requests() as stop:
+            return certify(
+                model,
+                loader,
+                epsilons or config.certification.epsilons,
+                out or directory / "certificate",
+                config=config,
+                force=force,
+                leave_if_asked=stop.leave_if_asked,
+            )
     finally:
         loader.close()
 

@@ -15,6 +15,7 @@ FLOORS = {
     "pipeline.distributed": 0.2,
     "pipeline.registry": 0,
     "pipeline.config": 0.5,
+    "pipeline.rank_log": 0.3,
     "pipeline.progress": 0.5,
     "pipeline.lipschitz": 1,
     "pipeline.layers": 1.5,  # layers know the mathematics, the mathematics knows no layers

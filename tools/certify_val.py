@@ -12,8 +12,9 @@ The best of the kept checkpoints by the estimate of VRA in training, or that of 
 The network of a certificate, without its run:
     python tools/certify_val.py --run runs/NAME/certificate --data other.beton --out other
 
-A killed command goes on where it was when it is repeated. The result is a certificate directory
-(report.html is for reading) that tools/verify_certificate.py checks.
+A command that was killed or interrupted goes on where it was when it is repeated. The result is a
+certificate directory (report.html is for reading) that tools/verify_certificate.py checks. The exit
+status is as in launch/train.py.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from pipeline import distributed, run
+from pipeline import run
 from pipeline.certify import certify_again
+from pipeline.outcome import FINISHED, Outcome, exit_status
 
 
 def main() -> int:
@@ -49,7 +51,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/certificate")
     parser.add_argument("--force", action="store_true", help="replace another certificate there")
     options = parser.parse_args()
-    try:
+
+    def certify() -> Outcome:
         if (options.run / "certificate.json").is_file():
             if options.checkpoint is not None:
                 raise ValueError(f"--checkpoint: {options.run} is a certificate of one network")
@@ -59,11 +62,9 @@ def main() -> int:
             which = options.checkpoint or "newest"
             out = options.out
             run.certify_run(options.run, options.data, options.epsilon, out, options.force, which)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    distributed.stop()
-    return 0
+        return FINISHED
+
+    return exit_status(certify)
 
 
 if __name__ == "__main__":

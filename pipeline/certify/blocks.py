@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -71,6 +71,8 @@ class WholeSetPass:
         loader: the images.
         store: where finished blocks go.
         epsilon: the radius whose VRA the progress bar shows.
+        leave_if_asked: called whenever a block is stored. It may raise what is no `Exception`
+            (`StopRequestedError`): then this rank leaves at once, without a collective.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class WholeSetPass:
         loader: BlockLoader,
         store: BlockStore,
         epsilon: Epsilon,
+        leave_if_asked: Callable[[], None],
     ) -> None:
+        self.leave_if_asked = leave_if_asked
         self.certifier, self.unsound = certifier, unsound
         self.loader, self.store, self.epsilon = loader, store, epsilon
 
@@ -112,6 +116,7 @@ class WholeSetPass:
                     for verdicts in self._certify(share, pool, threads):
                         own += Tally.of(verdicts, self.epsilon)
                         bar.advance(len(verdicts), **(tally + own).percentages())
+                        self.leave_if_asked()
                 except Exception as error:
                     failure = error
                 distributed.raise_together(failure)
@@ -135,12 +140,16 @@ class WholeSetPass:
     ) -> Iterator[Verdicts]:
         """Verdicts of the blocks `share`, in order, each stored before it is yielded."""
         waiting: deque[Future[Verdicts]] = deque()
-        for block, batch in zip(share, self.loader.blocks(share), strict=True):
-            waiting.append(pool.submit(self._certify_block, block, batch))
-            if len(waiting) > threads:
+        try:
+            for block, batch in zip(share, self.loader.blocks(share), strict=True):
+                waiting.append(pool.submit(self._certify_block, block, batch))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()  # left early: what is begun is finished, what is not is not begun
 
     def _certify_block(self, block: int, batch: Batch) -> Verdicts:
         expected = block_indices(block, self.loader.info.num_samples)

@@ -20,17 +20,24 @@ ALONE = World(rank=0, size=1, local_rank=0)
 """No collectives: this process does all layers."""
 
 
-def prove_bounds(network: ExportedNetwork, world: World = ALONE) -> list[NormBound]:
+def _stay() -> None:
+    """Nobody asks anybody to leave."""
+
+
+def prove_bounds(
+    network: ExportedNetwork, world: World = ALONE, leave_if_asked: Callable[[], None] = _stay
+) -> list[NormBound]:
     """Upper bounds of the Lipschitz constants of `network.layers`, in order, on every rank.
 
     Bounds depend on neither threads nor processes, so it makes no difference who proves which.
-    With a `world` of several ranks, every one of them must call this.
+    With a `world` of several ranks, every one of them must call this. `leave_if_asked` is called
+    before each layer, and what it raises beside an `Exception` passes through at once.
 
     Raises:
         ValueError: a layer for which no finite bound could be proved.
         RuntimeError: another rank failed.
     """
-    bounds = _divided("bounds", network, lambda layer: layer.norm_bound(), world)
+    bounds = _divided("bounds", network, lambda layer: layer.norm_bound(), world, leave_if_asked)
     for layer, bound in zip(network.layers, bounds, strict=True):
         if not math.isfinite(bound.value):
             raise ValueError(
@@ -40,9 +47,11 @@ def prove_bounds(network: ExportedNetwork, world: World = ALONE) -> list[NormBou
     return bounds
 
 
-def estimate_norms(network: ExportedNetwork, world: World = ALONE) -> list[float]:
+def estimate_norms(
+    network: ExportedNetwork, world: World = ALONE, leave_if_asked: Callable[[], None] = _stay
+) -> list[float]:
     """Converged power iteration of every layer: lower estimates, for `vra_unsound` only."""
-    return _divided("power iteration", network, power_iteration_norm, world)
+    return _divided("power iteration", network, power_iteration_norm, world, leave_if_asked)
 
 
 def share_of_layers(network: ExportedNetwork, world: World) -> list[int]:
@@ -53,7 +62,11 @@ def share_of_layers(network: ExportedNetwork, world: World) -> list[int]:
 
 
 def _divided(
-    title: str, network: ExportedNetwork, function: Callable[[ExportedLayer], T], world: World
+    title: str,
+    network: ExportedNetwork,
+    function: Callable[[ExportedLayer], T],
+    world: World,
+    leave_if_asked: Callable[[], None],
 ) -> list[T]:
     """`function` of every layer, in order, each computed by one rank."""
     mine: dict[int, T] = {}
@@ -62,6 +75,7 @@ def _divided(
     try:
         with ProgressBar(title, total=len(numbers), unit="layer") as bar:
             for number in numbers:
+                leave_if_asked()
                 mine[number] = function(network.layers[number])
                 bar.advance(1, layer=network.layers[number].name)
     except Exception as error:

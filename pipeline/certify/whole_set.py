@@ -48,6 +48,7 @@ def certify(
     config: RunConfig | None = None,
     threads: int | None = None,
     force: bool = False,
+    leave_if_asked: Callable[[], None] = lambda: None,
 ) -> Certificate:
     """Certify every image of a data set and write the certificate directory.
 
@@ -66,6 +67,8 @@ def certify(
         config: the run, for `config.yaml` and the `model` section of certificate.json.
         threads: blocks at a time in this process; by default the cores it may use, 1 on a GPU.
         force: replace a certificate of something else.
+        leave_if_asked: called between layers and between blocks, which are stored by then; leaves
+            by raising what is no `Exception`, such as StopRequestedError.
 
     Returns:
         The certificate; equal on every rank.
@@ -95,8 +98,8 @@ def certify(
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
         return already
     _together(lambda: check_matrix_product(device))
-    bounds = prove_bounds(network, world)
-    estimates = estimate_norms(network, world)
+    bounds = prove_bounds(network, world, leave_if_asked)
+    estimates = estimate_norms(network, world, leave_if_asked)
     certifier = LipschitzCertifier(network, bounds, device)
     bounded = time.perf_counter()
     section, tree = describe_model(model, config)
@@ -112,7 +115,8 @@ def certify(
         device=_device_name(device),
     )
     store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds))
-    work = WholeSetPass(certifier, UnsoundReference(network, device), loader, store, wanted[0])
+    unsound = UnsoundReference(network, device)
+    work = WholeSetPass(certifier, unsound, loader, store, wanted[0], leave_if_asked)
     work.run(world, threads or _default_threads(world, device))
     finished = time.perf_counter()
 

@@ -7,11 +7,13 @@ itself; so a recipe can be tried, changed and tried again.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import config as configs
 from pipeline.config import RunConfig
-from pipeline.distributed import barrier, current_world, raise_together
+from pipeline.distributed import current_world, together
 
 MAY_CHANGE = {
     "name",
@@ -49,9 +51,8 @@ def prepare(config: RunConfig, directory: Path, fresh: bool) -> None:
     Raises:
         ValueError: checkpoints of another config are there, or it cannot be written.
     """
-    error: Exception | None = None
-    if current_world().is_main:
-        try:
+    with together(), writing(directory):
+        if current_world().is_main:
             if fresh and directory.exists():
                 shutil.rmtree(directory)
             directory.mkdir(parents=True, exist_ok=True)
@@ -59,15 +60,22 @@ def prepare(config: RunConfig, directory: Path, fresh: bool) -> None:
             temporary = directory / ".config.yaml.tmp"
             configs.save(config, temporary)
             temporary.replace(directory / "config.yaml")
-        except OSError as failure:
-            error = ValueError(
-                f"output {str(directory)!r} cannot be written ({failure.strerror}): choose another "
-                "--output"
-            )
-        except ValueError as failure:
-            error = failure
-    raise_together(error)
-    barrier()
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Surrounds the first writing into a run directory.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as failure:
+        raise ValueError(
+            f"output {str(directory)!r} cannot be written ({failure.strerror}): choose another "
+            "--output"
+        ) from failure
 
 
 def refuse_other_run(config: RunConfig, directory: Path) -> None:

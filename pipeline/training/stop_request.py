@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from pipeline.distributed import departed
+
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 ECHO_SECONDS = 2.0
 
@@ -39,12 +41,19 @@ class StopRequestedError(BaseException):
 
 
 class StopRequest:
-    """Whether this process was asked to leave, and by what."""
+    """Whether this process was asked to leave, and by what.
+
+    A rank that left alone has asked the others too, since they will miss it.
+    """
 
     def __init__(self) -> None:
-        self.what: str | None = None
-        """Such as "signal SIGUSR2"; None as long as nobody asked."""
+        self._signal: str | None = None
         self._interrupted: float | None = None
+
+    @property
+    def what(self) -> str | None:
+        """Such as "signal SIGUSR2"; None as long as nobody asked."""
+        return self._signal or departed()
 
     def __call__(self) -> bool:
         """Whether somebody asked."""
@@ -56,13 +65,13 @@ class StopRequest:
         Raises:
             StopRequestedError: somebody asked.
         """
-        if self.what is not None:
-            raise StopRequestedError(self.what)
+        if (what := self.what) is not None:
+            raise StopRequestedError(what)
 
     def note(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.what is None:
-            self.what = f"signal {signal.Signals(number).name}"
+        if self._signal is None:
+            self._signal = f"signal {signal.Signals(number).name}"
         if number != signal.SIGINT:
             return
         now = time.monotonic()
