@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from pipeline.checkpoint.fragments import Part, SavedState
 from pipeline.distributed import World, current_world, gather_objects, local_device, sum_over_ranks
+from pipeline.training.deepspeed_timing import time_collectives
 from pipeline.training.engine import Engine
 from pipeline.training.replicated_state import load_replicated_state, replicated_state
 from pipeline.training.zero_layout import FlatLayout, Layout, ParameterLayout
@@ -78,6 +79,7 @@ class DeepSpeedEngine(Engine):
             optimizer=optimizer,
             config=deepspeed_config(stage, size),
         )
+        time_collectives(self._deepspeed.comm.comm.cdb)
         self._stage = stage
         self._layout: Layout | None = None
         if stage == 3:
