@@ -21,11 +21,13 @@ from pipeline.outcome import FINISHED, Outcome, recorded
 from pipeline.progress import say
 from pipeline.rank_log import open_rank_log
 from pipeline.training.build_engine import build_engine
+from pipeline.training.callbacks import Callback
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
 from pipeline.training.loop import Loop, Plan, check_batch_size
 from pipeline.training.run_directory import directory_of, prepare, writing
+from pipeline.training.sample_log import SampleLog
 from pipeline.training.schedules import EpsilonRamp, LearningRate
 from pipeline.training.stop_request import stop_requests
 from pipeline.training.telemetry import Telemetry
@@ -113,7 +115,8 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             **config.checkpoint.model_dump(),
         )
         target = Epsilon.parse(config.epsilon.target)
-        callbacks = [
+        callbacks: list[Callback] = [
+            *([SampleLog(directory)] if training.log_samples else []),
             threatening,
             ValidationCallback(engine, val, target, training.validate_every),
             Telemetry(directory, model.norm_names, training.log_every),

@@ -95,6 +95,8 @@ class TrainingConfig(Section):
     """Epochs between validations; 0 validates after the last epoch only."""
     log_every: int = Field(1, gt=0)
     """Steps between rows of metrics.jsonl and points in TensorBoard."""
+    log_samples: bool = False
+    """Write which samples every step used, to `samples/` in the run directory."""
 
 
 class DeepSpeedConfig(Section):

@@ -25,6 +25,7 @@ MAY_CHANGE = {
     "data.workers",
     "training.validate_every",
     "training.log_every",
+    "training.log_samples",
     "checkpoint",
     "certification",
     "cluster",
