@@ -1,7 +1,9 @@
 """The end of an attempt: is the run finished, refused, or to be started again? Decided only here.
 
 The batch script's EXIT trap calls `python -m pipeline.launchers.afterwards JOB_FOLDER STATUS` after
-srun has ended, when no rank lives any more; `local.py` calls `decide` after its own processes.
+srun has ended, when no rank lives any more. Its TERM trap calls it with TERM, since after a SIGTERM
+there may be no more time: if SLURM is ending the job, that is judged at once, and otherwise nothing
+is. `local.py` calls `decide` after its own processes.
 
 Notable:
 - It judges by what each rank left, and not by srun's status: a job can end COMPLETED although a
@@ -175,7 +177,7 @@ def start_again(folder: JobFolder, job: str, decision: Decision) -> str:
                 return f"job {job} is in the queue already"
             print(f"afterwards: requeue refused ({error}); submitting another job", flush=True)
     script = folder.path / f"{job}_submission.sh"
-    successor = scheduler.submit(script)
+    successor = scheduler.submit(script, after=job)
     # submitit's task waits a minute for a pickle that is called as its job.
     for name in ("submission.sh", "submitted.pkl"):
         temporary = folder.path / f".{successor}_{name}"
@@ -187,14 +189,21 @@ def start_again(folder: JobFolder, job: str, decision: Decision) -> str:
 
 def main(words: list[str]) -> int:
     """What the batch script calls: judge its attempt, and start the run again if that helps."""
-    folder, status = JobFolder(Path(words[0])), int(words[1])
+    folder, status = JobFolder(Path(words[0])), words[1]
     job = os.environ["SLURM_JOB_ID"]
     attempt = attempt_name(job, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
     try:
         facts = scheduler.show(job)
+        if facts is not None:  # by now SLURM may have taken lost nodes off its list
+            nodes = os.environ.get("SLURM_JOB_NODELIST", facts.nodes)
+            facts = JobFacts({**facts.fields, "NodeList": nodes})
     except SchedulerError as error:
         print(f"afterwards: {error}", flush=True)
         facts = None
+    if status == "TERM" and (facts is None or facts.state == "RUNNING"):
+        return 0  # announced only, as preemption with a grace time is: the ranks are leaving
+    if any(row.get("attempt") == attempt for row in folder.history()):
+        return 0  # judged when the SIGTERM came
     decision = decide(folder, attempt, facts)
     print(f"afterwards: attempt {attempt}: {decision.what} (srun: {status})", flush=True)
     if decision.again:

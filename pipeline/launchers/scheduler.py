@@ -122,8 +122,8 @@ def requeue(job: str) -> None:
     call("scontrol", "requeue", job)
 
 
-def submit(script: Path) -> str:
-    """Submit a batch script from within another job; the new job's id.
+def submit(script: Path, after: str) -> str:
+    """Submit a batch script from within the job `after`, to begin when that is over; its id.
 
     Raises:
         SchedulerError: SLURM refuses.
@@ -134,7 +134,8 @@ def submit(script: Path) -> str:
         for name, value in os.environ.items()
         if name == "SLURM_CONF" or not name.startswith(("SLURM", "SUBMITIT_", "SRUN_", "SBATCH_"))
     }
-    text = call("sbatch", "--parsable", str(script), environment=environment)
+    words = ("sbatch", "--parsable", f"--dependency=afterany:{after}", str(script))
+    text = call(*words, environment=environment)
     return text.strip().split(";")[0]
 
 

@@ -1,9 +1,10 @@
 """A run as a SLURM job: the batch script, through submitit, and its submission.
 
 Notable:
-- The script is submitit's; ours are the lines before srun: what the tasks import, and the EXIT trap
-  that decides what comes after an attempt (`afterwards.py`). The shell waits for srun whatever
-  signal it gets, so the trap runs when no rank lives any more.
+- The script is submitit's; ours are the lines before srun: what the tasks import, and the traps
+  that decide what comes after an attempt (`afterwards.py`). The shell waits for srun whatever
+  signal it gets, so the EXIT trap runs when no rank lives any more. SIGTERM is what SLURM sends
+  when it ends the job itself: srun may outlive that, waiting for a lost node, and the shell not.
 - `--kill-on-bad-exit` makes one rank's bad end the end of all, instead of a wait for it.
 """
 
@@ -23,6 +24,15 @@ from pipeline.launchers.snapshot import ROOT, take_snapshot
 
 # -P: without it, -m would import from the folder that the job was submitted in, not the snapshot.
 PYTHON = f"{shlex.quote(sys.executable)} -P"
+WAITING_SRUN = [
+    "srun() {  # in the background, since a shell that waits for a program answers no signal",
+    '  command srun "$@" & local pid=$! status',
+    "  while true; do",
+    "    wait $pid; status=$?  # which a signal ends too",
+    "    kill -0 $pid 2>/dev/null || return $status",
+    "  done",
+    "}",
+]
 MISSING = (
     "SLURM is not here (there is no sbatch on PATH): --local runs the same job on this machine, "
     "--dry-run prints the script that would be submitted"
@@ -130,10 +140,13 @@ def _setup(cluster: ClusterConfig, folder: JobFolder) -> list[str]:
     """The lines before srun."""
     code = folder.code if cluster.snapshot else ROOT
     path = f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"
-    judge = f"{path}; {PYTHON} -m pipeline.launchers.afterwards {shlex.quote(str(folder.path))}"
+    judge = f"{PYTHON} -m pipeline.launchers.afterwards {shlex.quote(str(folder.path))}"
     return [
-        "trap : TERM USR2 CONT  # the shell itself waits for srun",
-        f"trap {shlex.quote(f'status=$?; {judge} $status')} EXIT",
+        f'judge() {{ {path}; {judge} "$1"; }}',
+        "trap 'judge $?' EXIT",
+        "trap 'judge TERM' TERM",
+        "trap : USR2",
+        *WAITING_SRUN,
         *cluster.setup,
         *(f"export {name}={shlex.quote(text)}" for name, text in cluster.environment.items()),
         path,

@@ -64,14 +64,17 @@ def test_a_refused_run_is_not_requeued_and_its_sentence_is_shown(
 
 
 def test_a_cancelled_job_stays_cancelled_and_a_second_one_is_refused_before(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [*SMALL, "--output", str(tmp_path), "--training.epochs", "500"]
     job = submitted(cluster.launched(*words))
     metrics = tmp_path / "digits" / "metrics.jsonl"
     wait_until(lambda: metrics.is_file() and metrics.read_text().count("\n") > 3, "it trains")
-    again = cluster.launched(*words, status=1)
-    assert f"has job {job} already (RUNNING): add --follow to watch it, or end it" in again
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = config.load(ROOT / "configs" / "digits.yaml", ["--output", str(tmp_path)])
+    with pytest.raises(ValueError, match=rf"has job {job} already \(RUNNING\): add --follow"):
+        start.submit(settings, [], watch=False)
     watching = cluster.launch(*words, "--follow")
     assert watching.stdout is not None
     lines = iter(watching.stdout.readline, "")

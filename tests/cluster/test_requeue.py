@@ -62,5 +62,19 @@ def test_without_requeue_a_successor_takes_its_place(cluster: Cluster, tmp_path:
     assert cluster.state(job) in {"COMPLETED", "FAILED"}
 
 
+def test_told_to_leave_before_anything_is_loaded_it_is_requeued(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    run = tmp_path / "digits"
+    job = submitted(cluster.launched(*LONGER, "--output", str(tmp_path)))
+    said = run / "jobs" / "001" / f"{job}_0_log.out"
+    wait_until(lambda: said.is_file() and "Loading pickle" in said.read_text(), "a task starts")
+    cluster.call("scancel", "--signal=USR2", job)
+    wait_until(lambda: history_of(run)[-1]["event"] == "requeued", "it is requeued")
+    assert history_of(run)[1]["progress"] == "the beginning"
+    cluster.call("scancel", job)
+    wait_until(lambda: cluster.state(job) == "CANCELLED", "it is cancelled")
+
+
 def history_of(run: Path) -> list[dict]:
     return history(run) if (run / "jobs" / "001" / "history.jsonl").is_file() else []

@@ -161,13 +161,13 @@ def test_certified_blocks_are_progress(tmp_path: Path) -> None:
 SHOW = "case $1 in -o) echo JobId=7 JobState=RUNNING Restarts=2 Comment=a b=c;; requeue) {};; esac"
 
 
-def ended(folder: JobFolder, monkeypatch: pytest.MonkeyPatch, restarts: int = 2) -> int:
+def ended(folder: JobFolder, monkeypatch: pytest.MonkeyPatch, status: str = "143") -> int:
     """The batch script's trap."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     monkeypatch.setenv("SLURM_CONF", "/etc/there.conf")
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    return afterwards.main([str(folder.path), "143"])
+    return afterwards.main([str(folder.path), status])
 
 
 def test_requeue(folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,10 @@ def test_where_requeue_is_forbidden_a_successor_is_submitted(
     (folder.path / "7_submitted.pkl").write_bytes(b"pickle")
     left(folder, 75, 75, 75, attempt="7.2")
     assert ended(folder, monkeypatch) == 0
-    assert f"sbatch --parsable {folder.path}/7_submission.sh" in calls.read_text()
+    assert (
+        f"sbatch --parsable --dependency=afterany:7 {folder.path}/7_submission.sh"
+        in calls.read_text()
+    )
     assert ("scontrol requeue" in calls.read_text()) == (forbidden_by == "cluster")
     assert (folder.path / "8_submitted.pkl").read_bytes() == b"pickle"
     assert (folder.path / "8_submission.sh").read_text() == "script"  # for its own successor
@@ -198,6 +201,21 @@ def test_where_requeue_is_forbidden_a_successor_is_submitted(
     kept = (tmp_path / "environment").read_text()
     assert "SLURM_CONF=/etc/there.conf" in kept
     assert "SLURM_JOB_ID" not in kept and "SUBMITIT" not in kept
+
+
+def test_sigterm_is_judged_only_when_slurm_is_ending_the_job(
+    folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = SHOW.format("exit 0")
+    calls = fake(tmp_path, monkeypatch, scontrol=running, sinfo="exit 0")
+    assert ended(folder, monkeypatch, status="TERM") == 0  # preempted, with time to leave
+    assert [row["event"] for row in folder.history()] == ["submitted"]
+    limit = "RunTime=01:00:00 TimeLimit=01:00:00"
+    fake(tmp_path, monkeypatch, scontrol=running.replace("RUNNING", f"COMPLETING {limit}"))
+    ended(folder, monkeypatch, status="TERM")
+    ended(folder, monkeypatch)  # the EXIT trap finds it judged
+    assert [row["event"] for row in folder.history()] == ["submitted", "ended", "requeued"]
+    assert calls.read_text().count("scontrol requeue 7") == 1
 
 
 @pytest.mark.parametrize("statuses", [(0, 0, 0), (1, 1, 1)])
@@ -208,6 +226,17 @@ def test_what_is_over_is_not_started_again(
     left(folder, *statuses, attempt="7.2")
     ended(folder, monkeypatch)
     assert "scontrol requeue" not in calls.read_text() and "sbatch" not in calls.read_text()
+
+
+def test_a_lost_node_is_asked_for_by_the_list_that_the_job_began_with(
+    folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show = SHOW.format("exit 0").replace("RUNNING", "COMPLETING NodeList=n1")
+    calls = fake(tmp_path, monkeypatch, scontrol=show, sinfo="echo 'n1|mixed'; echo 'n2|down*'")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    ended(folder, monkeypatch, status="TERM")
+    assert "sinfo -h -N -n n[1-2]" in calls.read_text()
+    assert folder.history()[1]["verdict"] == "fault"
 
 
 def test_when_nothing_works_it_is_said(

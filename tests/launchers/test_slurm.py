@@ -39,7 +39,7 @@ def test_every_key_reaches_sbatch(tmp_path: Path) -> None:
         "signal=USR2@120", "mail-type=END", "no-kill", "requeue", "open-mode=append",
     }  # fmt: skip
     assert not any(flag.startswith("hold") for flag in flags)
-    (srun,) = [line for line in lines if line.startswith("srun")]
+    (srun,) = [line for line in lines if line.startswith("srun --")]
     for word in ("--kill-on-bad-exit=1", "--open-mode=append", "--cpus-per-task=12"):
         assert f" {word} " in srun
 
@@ -54,16 +54,25 @@ def test_the_shell_prepares_the_tasks_and_judges_afterwards(tmp_path: Path) -> N
     words = ["--cluster.setup", "[export MODULE=loaded]", "--cluster.environment.NCCL_DEBUG", "a b"]
     lines = script(odd, *words)
     told = tmp_path / "told"
-    text = "\n".join(lines).replace(slurm.PYTHON, "judge")
-    functions = f"""
-        srun() {{ echo "$MODULE|$NCCL_DEBUG|$PYTHONPATH" > {told}; kill -TERM $$; return 143; }}
-        judge() {{ echo "judge $*" >> {told}; }}
-    """
-    done = subprocess.run(["bash", "-c", functions + text], capture_output=True, text=True)
+    text = "\n".join(lines).replace(slurm.PYTHON, "false_python")
+    programs = {
+        "srun": f"""
+            echo "$MODULE|$NCCL_DEBUG|$PYTHONPATH" >> {told}; kill -TERM $PPID; sleep 2
+            echo ends >> {told}; exit 143""",
+        "false_python": f'echo "judge $*" >> {told}',
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", text], capture_output=True, text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )  # fmt: skip
     assert done.returncode == 143, done.stderr
-    prepared, judged = told.read_text().splitlines()
-    assert prepared.startswith(f"loaded|a b|{odd}/jobs/001/code")
-    assert judged == f"judge -m pipeline.launchers.afterwards {odd}/jobs/001 143"
+    prepared, *judged = told.read_text().splitlines()
+    assert prepared == f"loaded|a b|{odd}/jobs/001/code"
+    judge = f"judge -m pipeline.launchers.afterwards {odd}/jobs/001"
+    assert judged == [f"{judge} TERM", "ends", f"{judge} 143"]  # it waits for srun all the same
 
 
 def test_without_snapshot_tasks_import_the_checkout(tmp_path: Path) -> None:
