@@ -20,6 +20,7 @@ from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome, recorded
 from pipeline.progress import say
 from pipeline.rank_log import open_rank_log
+from pipeline.training.account import account_of
 from pipeline.training.build_engine import build_engine
 from pipeline.training.callbacks import Callback
 from pipeline.training.checkpointing import Checkpointing
@@ -140,6 +141,9 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
         if max_steps is not None:
             say(f"tried {done} of {total_steps} steps in {directory}; not certified")
             return FINISHED
+        account = account_of(directory) if world.is_main else None
+        if account is not None:
+            say(f"trained {total_steps} steps: {account.sentence()}")
         if config.certification.at_end:
             with engine.whole_model():
                 network = model.export()
@@ -151,6 +155,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
                 directory / "certificate",
                 config=config,
                 leave_if_asked=stop.leave_if_asked,
+                training=[] if account is None else account.facts(),
             )
     return FINISHED
 
@@ -177,7 +182,7 @@ def certify_run(
         ValueError: there is no run or no such checkpoint, or as `pipeline.certify.certify`.
         StopRequestedError: somebody asked; the same call goes on from the blocks that are done.
     """
-    distributed.start()
+    world = distributed.start()
     config = configs.load(directory / "config.yaml")
     chosen = load_chosen(directory / "checkpoints", checkpoint, say)
     model = _build_model(config)
@@ -185,6 +190,7 @@ def certify_run(
     say(f"certifying {directory} as it was after step {chosen.step}")
     with distributed.together():
         loader = _open_val(config, data or config.data.val)
+    account = account_of(directory) if world.is_main else None
     try:
         with stop_requests() as stop:
             return certify(
@@ -195,6 +201,7 @@ def certify_run(
                 config=config,
                 force=force,
                 leave_if_asked=stop.leave_if_asked,
+                training=[] if account is None else account.facts(),
             )
     finally:
         loader.close()

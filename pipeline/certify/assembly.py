@@ -37,6 +37,8 @@ class Subject:
     epsilons: list[Epsilon]
     versions: dict[str, str]
     device: str
+    training: Sequence[tuple[str, str]] = ()
+    """How the network was trained, for report.html alone: names and values."""
 
 
 def describe_model(
@@ -117,7 +119,7 @@ def assemble(
         device=subject.device,
         seconds=seconds,
     )
-    write_report(certificate, verdicts, unsound, loader)
+    write_report(certificate, verdicts, unsound, loader, subject.training)
     store.clear()
     return certificate
 

@@ -49,6 +49,7 @@ def certify(
     threads: int | None = None,
     force: bool = False,
     leave_if_asked: Callable[[], None] = lambda: None,
+    training: Sequence[tuple[str, str]] = (),
 ) -> Certificate:
     """Certify every image of a data set and write the certificate directory.
 
@@ -69,6 +70,7 @@ def certify(
         force: replace a certificate of something else.
         leave_if_asked: called between layers and between blocks, which are stored by then; leaves
             by raising what is no `Exception`, such as StopRequestedError.
+        training: how the network was trained, names and values, for report.html alone.
 
     Returns:
         The certificate; equal on every rank.
@@ -113,6 +115,7 @@ def certify(
         epsilons=wanted,
         versions=_versions(),
         device=_device_name(device),
+        training=training,
     )
     store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds))
     unsound = UnsoundReference(network, device)

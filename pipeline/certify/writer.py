@@ -43,12 +43,18 @@ def write_config(directory: Path, tree: dict[str, object]) -> str:
 
 
 def write_report(
-    certificate: Certificate, verdicts: Verdicts, unsound_radius: Floats, loader: BlockLoader
+    certificate: Certificate,
+    verdicts: Verdicts,
+    unsound_radius: Floats,
+    loader: BlockLoader,
+    training: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the tables, the plots, report.html, and then certificate.json.
 
     Args:
         loader: the certified images, of which some are shown.
+        training: how the network was trained, names and values, for report.html alone: a
+            certificate says nothing of what no sceptic can check.
     """
     text = certificate.to_json()  # first: a NaN is refused before anything is written
     directory = certificate.directory
@@ -60,7 +66,7 @@ def write_report(
     rows = class_rows(certificate, verdicts)
     groups = choose(verdicts, epsilons[0])
     gallery = gallery_section(certificate, verdicts, groups, fetch(loader, groups))
-    report = render_report(certificate, verdicts, rows, curve, histogram, gallery)
+    report = render_report(certificate, verdicts, rows, curve, histogram, gallery, training)
     for name, content in (
         ("table.csv", csv_table(certificate)),
         ("table.tex", latex_table(certificate)),

@@ -42,6 +42,15 @@ class Account:
             f"{duration(self.lost_seconds)} lost to them"
         )
 
+    def facts(self) -> list[tuple[str, str]]:
+        """The same for a table."""
+        return [
+            ("wall time from the first start", duration(self.wall_seconds)),
+            ("of which steps that counted", f"{duration(self.trained_seconds)} ({self.share:.1%})"),
+            ("restarts", str(self.restarts)),
+            ("time lost to them", duration(self.lost_seconds)),
+        ]
+
 
 def account_of(directory: Path) -> Account | None:
     """The account of a run; None where nothing is recorded, as in runs of older versions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -25,6 +26,7 @@ def render_report(
     curve: bytes,
     histogram: bytes,
     gallery: str,
+    training: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The HTML text.
 
@@ -35,6 +37,7 @@ def render_report(
         curve: curve.png.
         histogram: histogram.png.
         gallery: HTML of the pictures (`gallery.py`).
+        training: how the network was trained, names and values; may be empty.
     """
     name = f"{_model_name(certificate)} on {certificate.dataset['spec']}"
     sections = [
@@ -48,6 +51,7 @@ def render_report(
         confusion_section(certificate, verdicts),
         gallery,
         _layers(certificate),
+        _training(training),
         _identity(certificate),
     ]
     return (
@@ -197,6 +201,10 @@ def _layers(certificate: Certificate) -> str:
         "size, padding and stride.</p>"
         + table(["layer", "kind", "input", "bound", "method"], rows, numeric=False),
     )
+
+
+def _training(facts: Sequence[tuple[str, str]]) -> str:
+    return section("How it was trained", table(["", ""], facts, numeric=True)) if facts else ""
 
 
 def _identity(certificate: Certificate) -> str:
