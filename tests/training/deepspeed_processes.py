@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from pipeline import config as configs
 from pipeline import distributed
 from pipeline.checkpoint.fragments import Fragment, Part, WholeState
-from pipeline.config import DataConfig, RunConfig
-from pipeline.data.loader import open_train_loader
+from pipeline.config import RunConfig
 from pipeline.distributed import current_world, gather_objects
 from pipeline.models import build_model
 from pipeline.objectives import build_objective
@@ -29,10 +29,11 @@ from pipeline.training.determinism import make_deterministic
 from pipeline.training.engine import Engine
 from pipeline.training.guards import NonFiniteError
 from pipeline.training.loop import Loop, Plan
-from tests.training.toy import Recorder
+from tests.training.toy import Recorder, ToyLoader
 
 BATCH = 48  # divides by 2, 3 and 4 processes with two micro-batches each
 STEPS = 20
+DIGITS = load_digits()  # 0 … 16; through our loader, each process would compile its kernels
 KINDS = ["accelerate", "0", "1", "2", "3"]
 
 
@@ -46,7 +47,6 @@ def config_of(kind: str, precision: str = "fp32") -> RunConfig:
         **engine,
         "model": {"name": "liresnet", "num_classes": 10, "image_size": 8, "in_channels": 1,
                   "depth": 3, "width": 16},
-        "optimizer": {"lr": 5e-3},
         "training": {"precision": precision},
     })  # fmt: skip
 
@@ -63,21 +63,21 @@ def train(
 ) -> list[list[float]]:
     """Steps after `begin` up to `end`: loss, gradient norm, K, clean accuracy of each."""
     recorder = Recorder()
-    loader = open_train_loader(DataConfig(train="digits"), 8, BATCH, 0, engine.world)
+    loader = ToyLoader(engine.world, BATCH, len(DIGITS.target))
+    loader.images = torch.from_numpy(DIGITS.images * 15.9375).to(torch.uint8)[:, None]
+    loader.labels = torch.from_numpy(DIGITS.target)
     plan = Plan(
         epochs=1,
         batch_size=BATCH,
         accumulation=2,
-        learning_rate=lambda step: 5e-3,
-        epsilon=lambda step: 0.02 * step,
+        # At 5e-3 rounding sooner or later turns a MinMax the other way, and the runs part.
+        learning_rate=lambda step: 2e-3,
+        epsilon=lambda step: 0.005 * step,
         clip_norm=1.0,
         max_steps=end,
     )
     loop = Loop(engine, objective or build_objective("emma"), loader, plan, [recorder])
-    try:
-        loop.run(begin)
-    finally:
-        loader.close()
+    loop.run(begin)
     rows = [[r.loss, r.gradient_norm, r.lipschitz, r.metrics["correct"]] for r in recorder.records]
     assert gather_objects(rows) == [rows] * engine.world.size, "every rank has the same numbers"
     return rows
