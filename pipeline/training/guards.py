@@ -59,8 +59,10 @@ def explain(
         with torch.no_grad(), _first_bad_output(engine.module) as found:
             engine.module.hold_power_iteration = True  # type: ignore[assignment]
             losses = objective(engine.forward, batch, epsilon)
+        with engine.whole_model() as model:
+            bad = _bad_parameters(model)
         found = [
-            *_bad_parameters(engine.module),  # then the outputs after it are bad because of it
+            *bad,  # then the outputs after it are bad because of it
             *found,
             *_bad_estimates(engine.module, losses.prediction),
         ]

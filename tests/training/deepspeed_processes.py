@@ -206,6 +206,15 @@ def bad_loss(kind: str) -> Any:
     return message
 
 
+def bad_weight(kind: str) -> Any:
+    """A weight that no rank has whole is NaN: it is named."""
+    engine = engine_of(kind)
+    saved = whole(engine.state())
+    saved["model"]["trunk.neck.dense.weight"][-1, -1] = torch.nan
+    engine.load_state(WholeState(saved))
+    return _refused(engine, None)
+
+
 def refused_states(kind: str) -> Any:
     """States that are not of this model, or cannot be sharded; the sentences."""
     engine = engine_of(kind)
