@@ -27,6 +27,7 @@ from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
 from pipeline.training.loop import Loop, Plan, check_batch_size
+from pipeline.training.peak_memory import peak_memory
 from pipeline.training.run_directory import directory_of, prepare, writing
 from pipeline.training.sample_log import SampleLog
 from pipeline.training.schedules import EpsilonRamp, LearningRate
@@ -139,7 +140,11 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             )
             return Outcome(left_on)
         if max_steps is not None:
-            say(f"tried {done} of {total_steps} steps in {directory}; not certified")
+            memory = peak_memory(engine.device)
+            say(
+                f"tried {done} of {total_steps} steps in {directory}; not certified; at most "
+                f"{memory:.2f} GB of memory a rank"
+            )
             return FINISHED
         account = account_of(directory) if world.is_main else None
         if account is not None:
