@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline import distributed
+from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.unsound import power_iteration_norm
 from pipeline.distributed import World
-from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
 from pipeline.progress import ProgressBar
@@ -25,19 +25,32 @@ def _stay() -> None:
 
 
 def prove_bounds(
-    network: ExportedNetwork, world: World = ALONE, leave_if_asked: Callable[[], None] = _stay
+    network: ExportedNetwork,
+    world: World = ALONE,
+    leave_if_asked: Callable[[], None] = _stay,
+    store: BoundStore | None = None,
 ) -> list[NormBound]:
     """Upper bounds of the Lipschitz constants of `network.layers`, in order, on every rank.
 
     Bounds depend on neither threads nor processes, so it makes no difference who proves which.
     With a `world` of several ranks, every one of them must call this. `leave_if_asked` is called
-    before each layer, and what it raises beside an `Exception` passes through at once.
+    before each layer, and what it raises beside an `Exception` passes through at once. Bounds that
+    are in the `store` are not proved again.
 
     Raises:
         ValueError: a layer for which no finite bound could be proved.
         RuntimeError: another rank failed.
     """
-    bounds = _divided("bounds", network, lambda layer: layer.norm_bound(), world, leave_if_asked)
+
+    def prove(number: int) -> NormBound:
+        bound = store.read(number) if store is not None else None
+        if bound is None:
+            bound = network.layers[number].norm_bound()
+            if store is not None:
+                store.write(number, bound)
+        return bound
+
+    bounds = _divided("bounds", network, prove, world, leave_if_asked)
     for layer, bound in zip(network.layers, bounds, strict=True):
         if not math.isfinite(bound.value):
             raise ValueError(
@@ -51,7 +64,11 @@ def estimate_norms(
     network: ExportedNetwork, world: World = ALONE, leave_if_asked: Callable[[], None] = _stay
 ) -> list[float]:
     """Converged power iteration of every layer: lower estimates, for `vra_unsound` only."""
-    return _divided("power iteration", network, power_iteration_norm, world, leave_if_asked)
+
+    def estimate(number: int) -> float:
+        return power_iteration_norm(network.layers[number])
+
+    return _divided("power iteration", network, estimate, world, leave_if_asked)
 
 
 def share_of_layers(network: ExportedNetwork, world: World) -> list[int]:
@@ -64,11 +81,11 @@ def share_of_layers(network: ExportedNetwork, world: World) -> list[int]:
 def _divided(
     title: str,
     network: ExportedNetwork,
-    function: Callable[[ExportedLayer], T],
+    function: Callable[[int], T],
     world: World,
     leave_if_asked: Callable[[], None],
 ) -> list[T]:
-    """`function` of every layer, in order, each computed by one rank."""
+    """`function` of every layer's number, in order, each computed by one rank."""
     mine: dict[int, T] = {}
     failure: Exception | None = None
     numbers = share_of_layers(network, world)
@@ -76,7 +93,7 @@ def _divided(
         with ProgressBar(title, total=len(numbers), unit="layer") as bar:
             for number in numbers:
                 leave_if_asked()
-                mine[number] = function(network.layers[number])
+                mine[number] = function(number)
                 bar.advance(1, layer=network.layers[number].name)
     except Exception as error:
         failure = error

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.numpy import save as safetensors_bytes
@@ -21,6 +21,7 @@ from pipeline.certify.arithmetic import SLICE
 from pipeline.certify.assembly import Subject, assemble, describe_model
 from pipeline.certify.block_store import BlockStore
 from pipeline.certify.blocks import WholeSetPass
+from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.bounds import estimate_norms, prove_bounds
 from pipeline.certify.certificate import Certificate, read_certificate
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier, exported
@@ -100,7 +101,10 @@ def certify(
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
         return already
     _together(lambda: check_matrix_product(device))
-    bounds = prove_bounds(network, world, leave_if_asked)
+    proved = BoundStore(
+        out_dir / "bounds", _digest([weights_sha256, _versions(), network.records()])
+    )
+    bounds = prove_bounds(network, world, leave_if_asked, proved)
     estimates = estimate_norms(network, world, leave_if_asked)
     certifier = LipschitzCertifier(network, bounds, device)
     bounded = time.perf_counter()
@@ -128,6 +132,8 @@ def certify(
         world,
         lambda: assemble(subject, certifier, estimates, store, loader, out_dir, seconds),
     )
+    if world.is_main:
+        proved.clear()
     say(f"{text_table(certificate)}\nreport: {out_dir / 'report.html'}")
     return certificate
 
@@ -191,7 +197,7 @@ def _existing(
 
 def _fingerprint(subject: Subject, network: ExportedNetwork, bounds: Sequence[NormBound]) -> str:
     """Digest of all that the rows of a block depend on."""
-    text = json.dumps(
+    return _digest(
         [
             [subject.weights_sha256, subject.dataset_sha256, subject.versions, subject.device],
             network.records(),
@@ -199,7 +205,11 @@ def _fingerprint(subject: Subject, network: ExportedNetwork, bounds: Sequence[No
             [BLOCK, SLICE],
         ]
     )
-    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(facts: list[Any]) -> str:
+    """sha256 of plain JSON values."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -40,7 +40,7 @@ class Past:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Where it began: step of the newest checkpoint, and certified blocks."""
+        """Where it began, as `progress_of` has it."""
         return self.start["from_step"], self.start["from_block"]
 
 
@@ -61,10 +61,12 @@ def read_attempts(directory: Path) -> list[Past]:
 
 
 def progress_of(directory: Path) -> tuple[int, int]:
-    """How far a run is on disk: step of the newest checkpoint, and certified blocks."""
+    """How far a run is on disk: step of the newest checkpoint, and certified layers and blocks."""
     names = (path.name.removeprefix("step_") for path in directory.glob("checkpoints/step_*"))
     step = max((int(name) for name in names if name.isdigit()), default=0)
-    return step, len(list(directory.glob("certificate/blocks/*.tsv")))
+    certificate = directory / "certificate"
+    done = (*certificate.glob("bounds/*.json"), *certificate.glob("blocks/*.tsv"))
+    return step, len(done)
 
 
 class Attempt:

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.certify import certify, load_network, read_certificate
+from pipeline.certify.block_store import BlockStore
+from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.certificate import sha256_of
 from pipeline.certify.verdicts import COLUMNS, read_rows
 from pipeline.layers.network import ExportedNetwork
 from pipeline.layers.shift import ExportedShift
+from pipeline.lipschitz.bound import NormBound
 from pipeline.types import Epsilon
 from tests.certify.small import ArrayLoader, labelled_images, small_network
 
@@ -188,7 +191,62 @@ def test_a_killed_certification_goes_on(reference: Path, half_way: Path) -> None
     certify(small_network(0), loader, EPSILONS, half_way, threads=1)
     assert 0 not in loader.asked and 2 in loader.asked
     assert rows_without_time(half_way) == rows_without_time(reference)
-    assert not (half_way / "blocks").exists()
+    assert not (half_way / "blocks").exists() and not (half_way / "bounds").exists()
+
+
+class AskedToLeave(BaseException):
+    """As StopRequestedError."""
+
+
+def test_asked_to_leave_at_every_moment_in_turn_it_does_nothing_twice(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    for store in (BoundStore, BlockStore):
+        write = store.write
+
+        def note(self, number, *content, write=write) -> None:
+            written.append(self.path(number).name)
+            write(self, number, *content)
+
+        monkeypatch.setattr(store, "write", note)
+
+    moments, calls = 0, 0
+
+    def leave_if_asked() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > moments:
+            raise AskedToLeave
+
+    network = small_network(0)
+    while True:
+        try:
+            certify(
+                network, make_loader(), EPSILONS, tmp_path, threads=1, leave_if_asked=leave_if_asked
+            )
+            break
+        except AskedToLeave:
+            moments, calls = moments + 1, 0
+    layers, blocks = len(network.layers), make_loader().num_blocks
+    assert moments >= 2 * layers, "it could leave between the layers, twice"
+    expected = [f"{n:04d}.json" for n in range(layers)] + [f"{n:06d}.tsv" for n in range(blocks)]
+    assert sorted(written) == sorted(expected)
+    assert rows_without_time(tmp_path) == rows_without_time(reference)
+    for name, value in read_certificate(reference).__dict__.items():
+        if name in ("layers", "lipschitz_bound", "vra", "vra_unsound"):
+            assert getattr(read_certificate(tmp_path), name) == value
+
+
+@pytest.mark.parametrize("damage", ["{", '{"format": "certline bound 1"}', ""])
+def test_a_damaged_or_foreign_bound_is_proved_again(tmp_path: Path, damage: str) -> None:
+    store, bound = BoundStore(tmp_path, "mine"), NormBound(1.25, "exact", {"slack": 0.1 + 0.2})
+    store.write(3, bound)
+    assert store.read(3) == bound and BoundStore(tmp_path, "other").read(3) is None
+    store.path(3).write_text(damage)
+    assert store.read(3) is None
+    store.write(4, NormBound(float("inf"), "exact"))
+    assert store.read(4) is None
 
 
 def test_blocks_of_another_network_are_not_used(half_way: Path) -> None:

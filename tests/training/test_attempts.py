@@ -62,7 +62,10 @@ def test_three_in_vain_are_the_last_until_somebody_starts_it_again(tmp_path: Pat
         attempt(tmp_path)
 
 
-@pytest.mark.parametrize("progress", ["checkpoints/step_000008", "certificate/blocks/000001.tsv"])
+@pytest.mark.parametrize(
+    "progress",
+    ["checkpoints/step_000008", "certificate/bounds/0003.json", "certificate/blocks/000001.tsv"],
+)
 def test_progress_and_requests_are_not_in_vain(tmp_path: Path, progress: str) -> None:
     for _ in range(3):
         attempt(tmp_path)
