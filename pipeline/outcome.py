@@ -92,7 +92,7 @@ def exit_status(work: Callable[[], Outcome]) -> int:
                 distributed.end_for_lost_peer(error)
             status = status_of(error)
             distributed.leave_alone(f"ended: {error}", status)
-            if status == Exit.CRASHED:
+            if _is_a_surprise(error):
                 traceback.print_exc()
             else:
                 print(f"error: {error}", file=sys.stderr)
@@ -140,7 +140,7 @@ def recorded(directory: Path, work: Callable[[], Outcome]) -> Outcome:
         if distributed.is_lost_peer(error):
             raise  # noted when it is known who was lost
         status = status_of(error)
-        LOGGER.error("error: %s", error, exc_info=status == Exit.CRASHED)
+        LOGGER.error("error: %s", error, exc_info=_is_a_surprise(error))
         note("refused" if status == Exit.REFUSED else "fault", str(error))
         raise
     if outcome.finished:
@@ -151,11 +151,15 @@ def recorded(directory: Path, work: Callable[[], Outcome]) -> Outcome:
     return outcome
 
 
+def _is_a_surprise(error: Exception) -> bool:
+    """Whether a traceback says more than the sentence."""
+    return status_of(error) == Exit.CRASHED and not isinstance(error, RankFailedError)
+
+
 def status_of(error: Exception) -> Exit:
     """The exit status that an error ends with."""
-    if isinstance(error, RendezvousError):
-        return Exit.TRY_AGAIN
-    if isinstance(error, OSError) and error.errno in PASSING:
+    is_passing = isinstance(error, OSError | RankFailedError) and error.errno in PASSING
+    if is_passing or isinstance(error, RendezvousError):
         return Exit.TRY_AGAIN
     is_mistake = isinstance(error, ValueError | OSError | NonFiniteError)
     if is_mistake or (isinstance(error, RankFailedError) and error.is_mistake):

@@ -67,9 +67,11 @@ def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
 class RankFailedError(RuntimeError):
     """Another rank failed, at a point where all ranks learn of it."""
 
-    def __init__(self, rank: int, failure: str, is_mistake: bool) -> None:
+    def __init__(self, rank: int, failure: str, is_mistake: bool, errno: int | None = None) -> None:
         self.is_mistake = is_mistake
         """It failed with a ValueError or OSError: a sentence for the user, and no defect."""
+        self.errno = errno
+        """Of its OSError."""
         super().__init__(f"rank {rank} failed: {failure}")
 
 
@@ -81,7 +83,8 @@ def raise_together(error: Exception | None) -> None:
     """
     mine = None
     if error is not None:
-        mine = (f"{type(error).__name__}: {error}", isinstance(error, ValueError | OSError))
+        is_mistake = isinstance(error, ValueError | OSError)
+        mine = (f"{type(error).__name__}: {error}", is_mistake, getattr(error, "errno", None))
     failures = gather_objects(mine)
     if error is not None:
         raise error
