@@ -18,6 +18,16 @@ SCRIPT = Path(__file__).with_name("fake_slurm.sh")
 NO_SLURM = 77
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A cluster of four nodes on two cores takes its time, more so where other work is done."""
+    for item in items:
+        if (
+            Path(__file__).parent in item.path.parents
+            and item.get_closest_marker("timeout") is None
+        ):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The running cluster."""
