@@ -16,6 +16,9 @@ from tests.cluster.runs import Run, check_whole, kill, outcome, submit
 from tests.cluster.test_faults import undisturbed  # noqa: F401
 
 
+pytestmark = pytest.mark.long
+
+
 def rank_killed(run: Run, draw: random.Random) -> None:
     """Of one task."""
     if ranks := run.ranks():
@@ -89,7 +92,6 @@ def test_five_kills(cluster: Cluster, tmp_path: Path, undisturbed: Run) -> None:
     check(cluster, tmp_path, undisturbed, 5)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_twenty_kills(cluster: Cluster, tmp_path: Path) -> None:
     reference = submit(cluster, tmp_path / "reference", epochs=40)

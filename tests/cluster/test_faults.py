@@ -13,6 +13,9 @@ from tests.cluster.conftest import Cluster, wait_until
 from tests.cluster.runs import Run, check_whole, kill, outcome, submit
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same run, left alone."""
