@@ -15,7 +15,6 @@ from tests.cluster.conftest import Cluster, wait_until
 from tests.cluster.runs import Run, check_whole, kill, outcome, submit
 from tests.cluster.test_faults import undisturbed  # noqa: F401
 
-
 pytestmark = pytest.mark.long
 
 

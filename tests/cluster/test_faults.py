@@ -12,7 +12,6 @@ import pytest
 from tests.cluster.conftest import Cluster, wait_until
 from tests.cluster.runs import Run, check_whole, kill, outcome, submit
 
-
 pytestmark = pytest.mark.long
 
 
