@@ -107,7 +107,7 @@ class Saver:
             return
         try:
             written = _together(save.writing.result)
-        except Exception:
+        except OSError:
             if self._world.is_main:  # every rank's thread is done
                 shutil.rmtree(save.folder, ignore_errors=True)
             raise

@@ -106,7 +106,7 @@ class Checkpointing(Callback):
             RuntimeError: the ranks' buffers differ.
             OSError: a rank could not write this checkpoint or the one before; on all ranks.
         """
-        self._saver.finish()
+        self.finish()
         self._check_buffers()
         self._began = time.monotonic()
         parts = dict(self._engine.state())
@@ -126,7 +126,7 @@ class Checkpointing(Callback):
         }
         self._saver.begin(step, parts, state)
         if self._leaves:
-            self._saver.finish()
+            self.finish()
 
     def finish(self) -> None:
         """Wait until what was saved is on the disk. A collective."""
@@ -162,6 +162,9 @@ class Checkpointing(Callback):
             name: hashlib.sha256(buffer.detach().cpu().numpy().tobytes()).hexdigest()
             for name, buffer in self._engine.module.named_buffers()
         }
+        summary = hashlib.sha256(repr(digests).encode()).hexdigest()
+        if len(set(gather_objects(summary))) == 1:
+            return
         everywhere = gather_objects(digests)
         for rank, theirs in enumerate(everywhere):
             for name, digest in theirs.items():
@@ -170,3 +173,4 @@ class Checkpointing(Callback):
                         f"buffer {name!r} of rank {rank} differs from rank 0's: the ranks did not "
                         "compute the same; the checkpoint was not written"
                     )
+        raise AssertionError("the summaries differ, the buffers do not")

@@ -121,6 +121,7 @@ def a_full_disk_is_an_error_of_all(root: Path, world: World) -> None:
             raise AssertionError("it was saved")
     barrier()
     assert names(root) == ["step_000001"]
+    barrier()  # the next save begins with another folder
     save(root, world, 2)
     assert_saved(load_latest(root, no_damage), 2, whole(2))
 
