@@ -207,6 +207,7 @@ def deepspeed_config(stage: int, size: int) -> Mapping[str, Any]:
         # Batch and accumulation are the loop's; DeepSpeed counts samples for its own log only.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,  # off; its default is 1
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": stage,
