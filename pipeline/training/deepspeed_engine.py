@@ -8,8 +8,9 @@ Notable:
 - DeepSpeed neither scales the loss nor clips: the gradient's norm must be known, and the same on
   all ranks, before the loop decides whether there is an update at all.
 - Under stage 3 the Lipschitz estimates reach for the weights of every layer at once. DeepSpeed sees
-  that and gathers them all before the forward and again before the backward, so that a rank holds
-  the whole model in between; sharded are what lives longer: weights, gradients, optimizer state.
+  that and gathers them all for the forward; a model of up to 1e9 values stays whole until the
+  backward is done, a larger one is gathered again for it. So a rank does hold the whole model for
+  a while; sharded is what lives longer: weights between steps, gradients, optimizer state.
 - DeepSpeed would compile a C++ extension for its inference on CPUs. It is not used here, and its
   build is skipped: ranks killed in it leave a lock in the home directory that hangs all later ones.
 """
