@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -86,6 +87,7 @@ class Attempt:
         self._directory = directory
         self._path = directory / NAME
         self._ended = False
+        self._ending = threading.Lock()
         self._made = [path for path in (directory, *directory.parents) if not path.exists()]
         directory.mkdir(parents=True, exist_ok=True)
         before = read_attempts(directory)
@@ -116,11 +118,16 @@ class Attempt:
             raise ValueError(sentence)
 
     def end(self, reason: Reason, what: str) -> None:
-        """Write how it ended; only the first call counts. A disk that is full is passed over."""
-        if not self._ended:
-            self._ended = True
-            with suppress(OSError):
-                self._write_end(reason, what)
+        """Write how it ended; only the first call counts. A disk that is full is passed over.
+
+        Any thread may call it. One that comes second returns when the first has written: the
+        heartbeat ends the process right after its call.
+        """
+        with self._ending:
+            if not self._ended:
+                self._ended = True
+                with suppress(OSError):
+                    self._write_end(reason, what)
 
     def _write_end(self, reason: Reason, what: str) -> None:
         if reason == "refused" and self._is_first and not self._has_more():

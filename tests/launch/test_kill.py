@@ -84,8 +84,8 @@ def check_kills(tmp_path: Path, launcher: list[str], kills: int) -> None:
 
     (mine, my_rows), (whole, rows) = final(wild / "tiny"), final(calm / "tiny")
     assert mine.step == whole.step == 80
-    for name, tensor in whole.tensors["model"].items():
-        assert torch.equal(mine.tensors["model"][name], tensor), name
+    for name, tensor in whole.tensors.part("model").items():
+        assert torch.equal(mine.tensors.whole("model", name), tensor), name
     assert my_rows == rows
     steps = [row["step"] for row in my_rows if row["kind"] == "step"]
     assert steps == list(range(1, 81)), "no step lost, none repeated"

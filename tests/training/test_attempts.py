@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,32 @@ def test_a_first_start_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
     attempt(tmp_path, "fault")
     attempt(tmp_path, "refused")
     assert [event["event"] for event in events(tmp_path)] == ["start", "end"] * 2
+
+
+def test_whoever_ends_it_second_returns_when_the_first_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = Attempt(tmp_path / "run", ["node1"], 2)
+    writing, go_on = threading.Event(), threading.Event()
+    unlink = Path.unlink
+
+    def slow(self: Path) -> None:
+        writing.set()
+        assert go_on.wait(10)
+        unlink(self)
+
+    monkeypatch.setattr(Path, "unlink", slow)
+    first = threading.Thread(target=started.end, args=("refused", "no such file"))
+    first.start()
+    assert writing.wait(10)
+    second = threading.Thread(target=started.end, args=("refused", "rank 1 ended"))
+    second.start()  # the heartbeat, which ends the process when this is over
+    second.join(0.2)
+    assert second.is_alive()
+    go_on.set()
+    second.join(10)
+    assert not (tmp_path / "run").exists()
+    first.join(10)
 
 
 def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
