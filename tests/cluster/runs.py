@@ -92,8 +92,7 @@ class Run:
 
     def nudge(self) -> None:
         """A requeued job waits two minutes by itself."""
-        if self.cluster.state(self.job) == "PENDING":
-            self.cluster.call("scontrol", "update", f"JobId={self.job}", "StartTime=now")
+        self.cluster.nudge(self.job)
 
 
 def submit(
