@@ -25,6 +25,7 @@ from typing import Literal
 from pipeline.launchers import scheduler
 from pipeline.launchers.folder import JobFolder, attempt_name
 from pipeline.launchers.scheduler import JobFacts, SchedulerError
+from pipeline.training import attempts
 
 FINISHED, REFUSED, INTERRUPTED = 0, 1, 130  # of pipeline.outcome.Exit, which would load torch
 TRIES = 3
@@ -76,14 +77,9 @@ def decide(folder: JobFolder, attempt: str, job: JobFacts | None = None) -> Deci
 
 def progress_of(run_directory: Path) -> str:
     """How far a run is, in what is safe on disk; equal texts mean that nothing was added."""
-    steps = [
-        int(path.name.removeprefix("step_"))
-        for path in run_directory.glob("checkpoints/step_*")
-        if path.name.removeprefix("step_").isdigit()
-    ]
-    text = f"step {max(steps)}" if steps else "the beginning"
-    blocks = len(list(run_directory.glob("certificate/blocks/*.tsv")))
-    return f"{text} and {blocks} certified blocks" if blocks else text
+    step, certified = attempts.progress_of(run_directory)
+    text = f"step {step}" if step else "the beginning"
+    return f"{text} and {certified} certified layers and blocks" if certified else text
 
 
 def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | None:

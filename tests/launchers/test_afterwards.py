@@ -148,14 +148,17 @@ def test_what_the_heartbeat_found_is_said(folder: JobFolder) -> None:
     assert (decision.verdict, decision.what[:13]) == ("fault", "rank 2 on n2 ")
 
 
-def test_certified_blocks_are_progress(tmp_path: Path) -> None:
+def test_what_is_certified_is_progress(tmp_path: Path) -> None:
     assert afterwards.progress_of(tmp_path) == "the beginning"
     (tmp_path / "checkpoints" / "step_000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / ".step_000009.tmp").mkdir()
     assert afterwards.progress_of(tmp_path) == "step 7"
-    (tmp_path / "certificate" / "blocks").mkdir(parents=True)
+    (tmp_path / "certificate" / "bounds").mkdir(parents=True)
+    (tmp_path / "certificate" / "bounds" / "0000.json").touch()
+    assert afterwards.progress_of(tmp_path) == "step 7 and 1 certified layers and blocks"
+    (tmp_path / "certificate" / "blocks").mkdir()
     (tmp_path / "certificate" / "blocks" / "000000.tsv").touch()
-    assert afterwards.progress_of(tmp_path) == "step 7 and 1 certified blocks"
+    assert afterwards.progress_of(tmp_path) == "step 7 and 2 certified layers and blocks"
 
 
 SHOW = "case $1 in -o) echo JobId=7 JobState=RUNNING Restarts=2 Comment=a b=c;; requeue) {};; esac"
