@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.cluster.runs import Run
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("fake_slurm.sh")
@@ -120,6 +124,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         subprocess.run(
             ["bash", SCRIPT, "stop", folder, "--purge"], capture_output=True, timeout=120
         )
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The small run of `runs.py`, left alone: what disturbed ones must come to."""
+    from tests.cluster.runs import check_whole, submit
+
+    run = submit(cluster, tmp_path_factory.mktemp("undisturbed"))
+    run.wait_for_end()
+    check_whole(run)
+    return run
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 400) -> None:

@@ -13,9 +13,6 @@ import pytest
 
 from tests.cluster.conftest import Cluster, wait_until
 from tests.cluster.runs import Run, check_whole, kill, outcome, submit
-from tests.cluster.test_faults import undisturbed  # noqa: F401
-
-pytestmark = pytest.mark.long
 
 
 def rank_killed(run: Run, draw: random.Random) -> None:
@@ -87,10 +84,11 @@ def check(cluster: Cluster, folder: Path, reference: Run, times: int) -> None:
     assert len(done) > times / 2, f"it was over too soon to be disturbed {times} times: {done}"
 
 
-def test_five_kills(cluster: Cluster, tmp_path: Path, undisturbed: Run) -> None:  # noqa: F811
+def test_five_kills(cluster: Cluster, tmp_path: Path, undisturbed: Run) -> None:
     check(cluster, tmp_path, undisturbed, 5)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_twenty_kills(cluster: Cluster, tmp_path: Path) -> None:
     reference = submit(cluster, tmp_path / "reference", epochs=40)

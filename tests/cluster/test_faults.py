@@ -7,21 +7,8 @@ import json
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.cluster.conftest import Cluster, wait_until
 from tests.cluster.runs import Run, check_whole, kill, outcome, submit
-
-pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="session")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same run, left alone."""
-    run = submit(cluster, tmp_path_factory.mktemp("undisturbed"))
-    run.wait_for_end()
-    check_whole(run)
-    return run
 
 
 def what_happened(run: Run) -> str:
