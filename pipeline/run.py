@@ -108,20 +108,23 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
         engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
         total_steps = training.epochs * loader.steps_per_epoch
+        samples = [SampleLog(directory)] if training.log_samples else []
+        telemetry = Telemetry(directory, model.norm_names, training.log_every)
         checkpointing = Checkpointing(
             directory / "checkpoints",
             engine,
             {"threatening_classes": threatening},
             loader,
             config.model_dump(mode="json"),
+            records=[*samples, telemetry],
             **config.checkpoint.model_dump(),
         )
         target = Epsilon.parse(config.epsilon.target)
         callbacks: list[Callback] = [
-            *([SampleLog(directory)] if training.log_samples else []),
+            *samples,
             threatening,
             ValidationCallback(engine, val, target, training.validate_every),
-            Telemetry(directory, model.norm_names, training.log_every),
+            telemetry,
             Display(min(max_steps or total_steps, total_steps), training.batch_size),
             checkpointing,  # last: it saves what the others have written
         ]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,13 +66,14 @@ def decide(folder: JobFolder, attempt: str, job: JobFacts | None = None) -> Deci
         decision = Decision(
             "given up", f"{why} came no further than {progress}; the last one: {decision.what}"
         )
-    folder.record(
-        "ended",
-        attempt=attempt,
-        verdict=decision.verdict,
-        what=decision.what,
-        progress=progress,
-    )
+    with suppress(OSError):  # a full disk keeps nobody from starting the run again
+        folder.record(
+            "ended",
+            attempt=attempt,
+            verdict=decision.verdict,
+            what=decision.what,
+            progress=progress,
+        )
     return decision
 
 
@@ -107,6 +109,8 @@ def _judge(folder: JobFolder, attempt: str, tasks: int, job: JobFacts | None) ->
         return Decision("cancelled", "interrupted by Ctrl-C")
     if job is not None and (taken := _taken(job, attempt)):
         return taken
+    if job is not None and job.was_preempted:  # perhaps with no time to leave a word
+        return Decision("request", "preempted by SLURM")
     # One rank says for all what the heartbeat found, or what went wrong in passing.
     said = next(filter(None, (_error(folder.log(attempt, rank)) for rank in range(tasks))), None)
     silent = sorted(set(range(tasks)) - set(statuses))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,16 @@ class JobFolder:
         temporary.replace(path)
 
     def statuses(self, attempt: str) -> dict[int, int]:
-        """Exit status by rank, of those that left one."""
-        paths = (self.path / "attempts" / attempt).glob("*.status")
-        return {int(path.stem): int(path.read_text()) for path in sorted(paths)}
+        """Exit status by rank, of those that left one.
+
+        Looked for by name: a file server may show an old listing for a minute.
+        """
+        found: dict[int, int] = {}
+        for rank in range(self.facts()["tasks"]):
+            with suppress(FileNotFoundError):
+                path = self.log(attempt, rank).with_suffix(".status")
+                found[rank] = int(path.read_text())
+        return found
 
     def record(self, event: str, **facts: Any) -> None:
         """Append a row to history.jsonl, on disk when this returns."""

@@ -29,7 +29,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.checkpoint.fragments import Part, SavedState
-from pipeline.distributed import World, current_world, gather_objects, local_device, sum_over_ranks
+from pipeline.distributed import (
+    World,
+    current_world,
+    gather_objects,
+    group_of_all,
+    local_device,
+    sum_over_ranks,
+)
 from pipeline.training.deepspeed_timing import time_collectives
 from pipeline.training.engine import Engine
 from pipeline.training.replicated_state import load_replicated_state, replicated_state
@@ -72,6 +79,7 @@ class DeepSpeedEngine(Engine):
         self._norm: Tensor | None = None
         self._deepspeed = _import_deepspeed(self.device)
         _join_alone(self.world, self.device)
+        _make_group(self.world)
         names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
         size = sum(param.numel() for param in names)
         self._engine, zero, *_ = self._deepspeed.initialize(
@@ -237,6 +245,14 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
         "ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning
     )
     return deepspeed
+
+
+def _make_group(world: World) -> None:
+    """DeepSpeed's own group of all ranks would have torch's timeout instead of the run's."""
+    from deepspeed.utils import groups
+
+    if world.size > 1 and groups._WORLD_GROUP is None:
+        groups._WORLD_GROUP = group_of_all()
 
 
 def _join_alone(world: World, device: torch.device) -> None:

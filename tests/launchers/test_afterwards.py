@@ -1,5 +1,6 @@
 """What is decided after an attempt, with a fake `scontrol` and `sbatch` on PATH."""
 
+import errno
 import json
 import os
 import stat
@@ -146,6 +147,27 @@ def test_what_the_heartbeat_found_is_said(folder: JobFolder) -> None:
     folder.log("7.0", 0).write_text("error: rank 2 on n2 is gone: it crashed or was killed\n")
     decision = decide(folder, "7.0")
     assert (decision.verdict, decision.what[:13]) == ("fault", "rank 2 on n2 ")
+
+
+def test_preempted_without_a_moment_to_leave_is_no_fault(folder: JobFolder) -> None:
+    job = JobFacts({**ENDING, "PreemptTime": "2026-11-21T12:00:00"})
+    for restarts in range(4):
+        left(folder, None, None, None, attempt=f"7.{restarts}")
+        decision = decide(folder, f"7.{restarts}", job)
+        assert (decision.verdict, decision.what) == ("request", "preempted by SLURM")
+        assert decision.again
+
+
+def test_a_full_disk_keeps_nobody_from_judging(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left(folder, 75, 75, 75)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(JobFolder, "record", full)
+    assert decide(folder, "7.0").again
 
 
 def test_what_is_certified_is_progress(tmp_path: Path) -> None:
