@@ -61,7 +61,7 @@ def test_when_it_saves(tmp_path: Path) -> None:
     assert steps(tmp_path / "c") == [4, 6]
 
 
-def test_the_records_are_on_the_disk_before_the_checkpoint_that_implies_them(
+def test_records_are_on_the_disk_before_the_checkpoint_that_implies_them(
     tmp_path: Path,
 ) -> None:
     seen: list[list[int]] = []
