@@ -46,6 +46,12 @@ class Run:
         complete = [row for row in rows if row.endswith("}")]
         return json.loads(complete[-1])["step"] if complete else 0
 
+    def made(self) -> list[int]:
+        """The steps in metrics.jsonl, in order."""
+        lines = (self.directory / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        return [row["step"] for row in rows if row["kind"] == "step"]
+
     @property
     def finished(self) -> bool:
         """The whole validation set is certified."""
@@ -106,9 +112,7 @@ def submit(
 
 def check_whole(run: Run) -> None:
     """Every step stands once in the record and used its samples; every image is certified."""
-    rows = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
-    steps = [row["step"] for row in rows if row["kind"] == "step"]
-    assert steps == list(range(1, run.all_steps + 1)), "no step lost, none repeated"
+    assert run.made() == list(range(1, run.all_steps + 1)), "no step lost, none repeated"
     verify_samples(run.directory, ORDER, run.all_steps)
     images = (run.directory / "certificate" / "images.tsv").read_text().splitlines()
     assert [int(row.split("\t")[0]) for row in images[1:]] == list(range(360))
