@@ -23,7 +23,13 @@ def attempts(run: Run) -> list[dict]:
     return [json.loads(ln) for ln in (run.directory / "attempts.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("node", [0, 2], ids=["the first, with the batch script", "another"])
+@pytest.mark.parametrize(
+    "node",
+    [
+        pytest.param(0, id="the first, with the batch script"),
+        pytest.param(2, id="another", marks=pytest.mark.long),  # the chaos kills others as well
+    ],
+)
 def test_a_node_is_lost_in_mid_epoch(
     node: int, cluster: Cluster, tmp_path: Path, undisturbed: Run
 ) -> None:
