@@ -99,13 +99,15 @@ def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | Non
 
 def _judge(folder: JobFolder, attempt: str, tasks: int, job: JobFacts | None) -> Decision:
     statuses = folder.statuses(attempt)
-    by_status = {status: rank for rank, status in reversed(statuses.items())}  # the lowest rank
     if len(statuses) == tasks and set(statuses) and set(statuses.values()) == {FINISHED}:
         return Decision("finished", "finished")
-    if REFUSED in by_status:
-        rank = by_status[REFUSED]
-        return Decision("refused", _error(folder.log(attempt, rank)) or f"rank {rank} refused")
-    if INTERRUPTED in by_status:
+    if REFUSED in statuses.values():
+        refused = [rank for rank, status in statuses.items() if status == REFUSED]
+        errors = filter(None, (_error(folder.log(attempt, rank)) for rank in refused))
+        # Ranks that only heard of it say "rank 3 on node1 ended:" before the same sentence.
+        what = min(errors, key=len, default=f"rank {refused[0]} refused")
+        return Decision("refused", what)
+    if INTERRUPTED in statuses.values():
         return Decision("cancelled", "interrupted by Ctrl-C")
     if job is not None and (taken := _taken(job, attempt)):
         return taken

@@ -75,6 +75,14 @@ def test_the_sentence_of_the_rank_that_refused_is_kept(folder: JobFolder) -> Non
     assert decide(folder, "7.0").what == "training.x 3 is wrong: take 4"
 
 
+def test_the_rank_that_refused_is_heard_and_not_those_that_heard_of_it(folder: JobFolder) -> None:
+    left(folder, 1, 1, 1)
+    for rank in (0, 2):
+        folder.log("7.0", rank).write_text("error: rank 1 on n1 ended: the loss is nan\n")
+    folder.log("7.0", 1).write_text("error: the loss is nan\n")
+    assert decide(folder, "7.0").what == "the loss is nan"
+
+
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
