@@ -50,7 +50,7 @@ KINDS = [rank_killed, all_ranks_killed, rank_frozen, told_to_leave, node_killed]
 
 
 def disturb(run: Run, draw: random.Random, times: int) -> list[str]:
-    """Kill, at random moments between the start of an attempt and half a minute of training."""
+    """Kill, at random moments between the start of an attempt and the midst of its training."""
     done: list[str] = []
     order = draw.sample(KINDS, len(KINDS)) * (times // len(KINDS) + 1)
     for kind in order[:times]:
@@ -60,7 +60,7 @@ def disturb(run: Run, draw: random.Random, times: int) -> list[str]:
         if draw.random() < 0.7:  # else while it starts
             begun = run.steps
             wait_until(lambda: run.finished or run.steps > begun, "it trains on", 300)  # noqa: B023
-        time.sleep(draw.uniform(0, 3))
+        time.sleep(draw.uniform(0, 1.5))
         before = set(run.ranks())
         if not before or run.finished:
             continue
