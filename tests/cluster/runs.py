@@ -13,14 +13,14 @@ from pipeline.data.order import Order
 from pipeline.training.sample_log import verify_samples
 from tests.cluster.conftest import Cluster, wait_until
 
-EPOCHS, SAMPLES, BATCH = 6, 1437, 60
+EPOCHS, SAMPLES, BATCH, EVERY_STEPS = 6, 1437, 60, 10
 ORDER = Order(SAMPLES, BATCH, seed=0)
 WORDS = [
     "--gpus-per-node", "0", "--config", "configs/digits.yaml", "--engine", "deepspeed",
     "--deepspeed.stage", "2", "--model.width", "16", "--model.depth", "2",
     "--model.features", "64", "--training.batch-size", str(BATCH),
     "--training.warmup-epochs", "0.5", "--training.validate-every", "0",
-    "--training.log-samples", "true", "--checkpoint.every-steps", "10",
+    "--training.log-samples", "true", "--checkpoint.every-steps", str(EVERY_STEPS),
     "--cluster.silence", "15", "--cluster.collective-timeout", "60",
 ]  # fmt: skip
 
