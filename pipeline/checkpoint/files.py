@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_LOST = {errno.EIO, errno.ENOTDIR, errno.EISDIR}
-
 CHUNK = 4 << 20
 """Bytes that are hashed and written, or read and hashed, at a time."""
+_LOST = {errno.EIO, errno.ENOTDIR, errno.EISDIR}
+"""Errors of reading that tell of the file itself, and not of the server."""
 
 
 class DamagedError(Exception):

@@ -29,10 +29,8 @@ from pipeline.launchers.scheduler import JobFacts, SchedulerError
 from pipeline.training import attempts
 
 FINISHED, REFUSED, INTERRUPTED = 0, 1, 130  # of pipeline.outcome.Exit, which would load torch
-TRIES = 3
-"""Attempts in a row that break down without progress, before the run is given up."""
 TRIES_OF_ANY_KIND = 10
-"""The same for attempts that left when they were told: the time limit is too short to get on."""
+"""As `attempts.TRIES`, for those that left when they were told: the time limit is too short."""
 
 Verdict = Literal["finished", "refused", "cancelled", "taken", "request", "fault", "given up"]
 
@@ -92,8 +90,9 @@ def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | Non
             if row["progress"] != progress:
                 break
             verdicts.append(row["verdict"])
-    if verdicts[:TRIES] == ["fault"] * TRIES:
-        return f"{TRIES} attempts in a row broke down and"
+    tries = attempts.TRIES
+    if verdicts[:tries] == ["fault"] * tries:
+        return f"{tries} attempts in a row broke down and"
     return f"{len(verdicts)} attempts in a row" if len(verdicts) >= TRIES_OF_ANY_KIND else None
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,12 +95,16 @@ class JobFolder:
 
         Looked for by name: a file server may show an old listing for a minute.
         """
-        found: dict[int, int] = {}
-        for rank in range(self.facts()["tasks"]):
-            with suppress(FileNotFoundError):
-                path = self.log(attempt, rank).with_suffix(".status")
-                found[rank] = int(path.read_text())
-        return found
+        ranks = range(self.facts()["tasks"])
+        found = {rank: self.status(attempt, rank) for rank in ranks}
+        return {rank: status for rank, status in found.items() if status is not None}
+
+    def status(self, attempt: str, rank: int) -> int | None:
+        """The exit status of one rank; None if it left none."""
+        try:
+            return int(self.log(attempt, rank).with_suffix(".status").read_text())
+        except FileNotFoundError:
+            return None
 
     def record(self, event: str, **facts: Any) -> None:
         """Append a row to history.jsonl, on disk when this returns."""

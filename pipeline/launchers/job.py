@@ -134,7 +134,7 @@ def leave_on_signals(folder: JobFolder, attempt: str, rank: int) -> None:
 
     def now(number: int, _frame: FrameType | None) -> None:
         os.write(2, f"left on signal {signal.Signals(number).name} before it began\n".encode())
-        if rank not in folder.statuses(attempt):  # else it has just ended in its own way
+        if folder.status(attempt, rank) is None:  # else it has just ended in its own way
             folder.write_status(attempt, rank, os.EX_TEMPFAIL)
         os._exit(os.EX_TEMPFAIL)
 
