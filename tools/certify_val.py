@@ -50,6 +50,9 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/certificate")
     parser.add_argument("--force", action="store_true", help="replace another certificate there")
+    parser.add_argument(
+        "--tight", action="store_true", help="norm bounds within 0.1 percent of the norms; slower"
+    )
     options = parser.parse_args()
 
     def certify() -> Outcome:
@@ -57,11 +60,25 @@ def main() -> int:
             if options.checkpoint is not None:
                 raise ValueError(f"--checkpoint: {options.run} is a certificate of one network")
             out = options.out or options.run
-            certify_again(options.run, out, options.data, options.epsilon, options.force)
+            certify_again(
+                options.run,
+                out,
+                options.data,
+                options.epsilon,
+                options.force,
+                options.tight or None,
+            )
         else:
             which = options.checkpoint or "newest"
-            out = options.out
-            run.certify_run(options.run, options.data, options.epsilon, out, options.force, which)
+            run.certify_run(
+                options.run,
+                options.data,
+                options.epsilon,
+                options.out,
+                options.force,
+                which,
+                options.tight,
+            )
         return FINISHED
 
     return exit_status(certify)

@@ -100,7 +100,8 @@ def banded_upper(operator: BlockToeplitz, q: float) -> float:
                 if width and back + distance < len(row)
             ]
             if above:
-                left -= adjoint_product(*(np.concatenate(part, axis=1) for part in zip(*above)))
+                first, second = (np.concatenate(part, axis=1) for part in zip(*above, strict=True))
+                left -= adjoint_product(first, second)
             if distance == 0:
                 corner = _factor(left)
                 if corner is None:
@@ -220,4 +221,6 @@ def _solve(corner: Float64, right: Float64) -> Float64:
 
 def _parts(matrix: np.ndarray, kinds: int) -> Float64:
     """A matrix as [P, r, c]."""
-    return np.ascontiguousarray(matrix[None] if kinds == 1 else np.stack([matrix.real, matrix.imag]))
+    return np.ascontiguousarray(
+        matrix[None] if kinds == 1 else np.stack([matrix.real, matrix.imag])
+    )

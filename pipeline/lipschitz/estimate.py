@@ -64,7 +64,7 @@ def largest_ritz_values(apply: Callable[[Stack], Stack], start: Stack, steps: in
 
 
 def converged_ritz_value(apply: Callable[[Stack], Stack], start: Stack, steps: int) -> float:
-    """Lower estimate of the largest eigenvalue of one large Hermitian matrix, until it stands still.
+    """Lower estimate of the largest eigenvalue of one large Hermitian matrix, once it stands.
 
     Args:
         apply: the matrix times a vector, [n] -> [n].

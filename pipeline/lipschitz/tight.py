@@ -1,4 +1,4 @@
-"""Certified norm of a convolution with at most one axis on a torus, within 0.1 percent of the truth.
+"""Certified norm of a convolution with at most one axis on a torus: 0.1 percent from the truth.
 
 Theorem 1 (docs/certificate.md §2) holds for each axis by itself. Wrapping one axis only gives a
 block-Toeplitz operator for each of its frequencies (the *semi-torus*), whose norms lie between that
@@ -30,7 +30,7 @@ from pipeline.lipschitz.spectral import SpectralBound
 from pipeline.lipschitz.torus import TorusBlocks
 
 WHOLE_WORK = 5e11
-"""Floating-point operations up to which the operator itself is factored: half a minute of a core."""
+"""Floating-point operations up to which the operator itself is factored: seconds of a core."""
 ROUGH_STEPS = 16
 FINE_STEPS = 200
 STEEPEST = 2
@@ -71,15 +71,19 @@ def tight_conv2d_norm_bound(
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """The convolution itself: Toeplitz in its rows, with blocks that are Toeplitz in its columns."""
+    """The convolution itself: Toeplitz in its rows, its blocks Toeplitz in its columns."""
 
     taps: Float64
     """[T_h, T_w, O, I·phases]."""
     axes: tuple[Axis, Axis]
     size: tuple[int, int]
-    evidence = {"torus": [None, None], "twist": [None, None]}
     name = "whole"
     error = 0.0
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What repeats the proof: neither axis is wrapped."""
+        return {"torus": [None, None], "twist": [None, None]}
 
     def operators(self) -> Iterator[BlockToeplitz]:
         """One real operator, its blocks exact."""
@@ -160,7 +164,7 @@ class SemiTorus:
 
 
 def _prove(choice: Whole | SemiTorus, estimate: float, exponent: int) -> NormBound | None:
-    """The published bound, with the least margin for which all proofs succeed; None if none does."""
+    """The published bound, with the least margin for which all is proved; None if none is."""
     for margin in MARGINS:
         q = estimate * (1 + margin)
         bounds = map_in_order(lambda item, q=q: banded_upper(item, q), choice.operators())

@@ -101,7 +101,9 @@ def _bound(band: Band, q: float, advance: Callable[[], None]) -> float:
             for beyond in range(column + 1, min(row + width, band.rows - 1) + 1):
                 rest -= factors[row, beyond] @ factors[column, beyond].T
                 mass += sizes[row, beyond] * sizes[column, beyond]
-            factor = _square_root(rest) if row == column else _divided(rest, factors[column, column])
+            factor = (
+                _square_root(rest) if row == column else _divided(rest, factors[column, column])
+            )
             if factor is None:
                 return math.inf
             factors[row, column] = factor

@@ -66,9 +66,7 @@ def bound_on(
     return largest
 
 
-def _of_frequencies(
-    taps: Float64, axes: tuple[Axis, Axis], torus: Torus
-) -> Iterator[Band]:
+def _of_frequencies(taps: Float64, axes: tuple[Axis, Axis], torus: Torus) -> Iterator[Band]:
     """One band for each frequency of the wrapped axis, one of each conjugate pair."""
     wrapped = 0 if torus.sizes[0] is not None else 1
     own = taps if wrapped else taps.swapaxes(0, 1)  # [T_exact, T_wrapped, O, I]

@@ -81,9 +81,7 @@ class Axis:
         """
         if self.stride == 1 and self.padding > self.kernel - 1:
             return Axis(self.inputs, self.kernel, 1, self.kernel - 1).least_torus
-        return max(
-            self.phases, self.outputs, self.phases + self.before, self.outputs + self.after
-        )
+        return max(self.phases, self.outputs, self.phases + self.before, self.outputs + self.after)
 
 
 @dataclass(frozen=True)

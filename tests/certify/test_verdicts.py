@@ -21,6 +21,7 @@ def some_verdicts(count: int = 50) -> Verdicts:
         margin=rng.standard_normal(count),
         lipschitz=rng.random(count),
         delta=rng.random(count) * 1e-12,
+        radius_float=rng.random(count),
     )
 
 
