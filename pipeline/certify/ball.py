@@ -74,6 +74,32 @@ class BallError:
             np.maximum(np.maximum(self.peak_growing, growing), slope),
         )
 
+    def delta(
+        self, head: HeadError, error: Floats, norm: Floats, predicted: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """δ'_ji as (fixed, growing), each [B, K]: what two logits can be off at ε in all.
+
+        Args:
+            head: its constants.
+            error: [B], of the features at the image.
+            norm: [B], of the features at the image.
+            predicted: [B], j.
+        """
+        own, distances = predicted[:, None], head.distances[predicted]
+        parts = []
+        for ball, size, biases, underflow in zip(
+            (self.fixed, self.growing),
+            self._norm(error, norm),
+            (head.biases, 0.0),
+            (head.underflow, 0.0),
+            strict=True,
+        ):
+            logits = head.row_norms * np.broadcast_to(size, error.shape)[:, None] + biases
+            rho = (head.gamma * logits + underflow) * SLACK  # [B, K]
+            sums = distances * ball[:, None] + rho + np.take_along_axis(rho, own, axis=1)
+            parts.append(np.asarray(sums * SLACK))
+        return parts[0], parts[1]
+
     def radii(
         self,
         head: HeadError,
@@ -96,20 +122,13 @@ class BallError:
             predicted: [B], j.
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            constant, linear = self.delta(head, error, norm, predicted)
+            radii = signed_radius(margins, (delta + constant) * SLACK, (lipschitz + linear) * SLACK)
             fixed, growing = self._norm(error, norm)
-            logits = (head.row_norms * fixed[:, None] + head.biases) * SLACK  # [B, K]
-            slopes = head.row_norms * growing[:, None] * SLACK
-            own = predicted[:, None]
-            rho = (head.gamma * logits + head.underflow) * SLACK
-            rising = head.gamma * slopes * SLACK
-            distances = head.distances[predicted]
-            constant = distances * self.fixed[:, None] + rho + np.take_along_axis(rho, own, 1)
-            linear = distances * self.growing[:, None] + rising + np.take_along_axis(rising, own, 1)
-            radii = signed_radius(
-                margins, (delta + constant * SLACK) * SLACK, (lipschitz + linear * SLACK) * SLACK
-            )
-            peak = np.maximum(np.maximum(self.peak_fixed, fixed), logits.max(axis=1))
-            gain = np.maximum(np.maximum(self.peak_growing, growing), slopes.max(axis=1))
-            room = np.where(gain > 0, (LARGEST - peak) / (gain * SLACK), np.inf) / SLACK
+            steepest = head.row_norms.max()
+            peak = np.maximum(fixed, steepest * fixed + head.biases.max()) * SLACK
+            peak = np.maximum(self.peak_fixed, peak)
+            gain = np.maximum(self.peak_growing, np.maximum(growing, steepest * growing) * SLACK)
+            room = np.where(gain > 0, (LARGEST - peak) / gain / SLACK, np.inf)
             room = np.where(peak < LARGEST, room, -np.inf)
         return np.asarray(np.minimum(radii, room[:, None]))

@@ -272,7 +272,7 @@ def epsilon_added(mini: Mini) -> None:
 
 def epsilon_renamed(mini: Mini) -> None:
     mini.certificate["epsilons"][0] = "6/255"
-    for key in ("vra", "vra_unsound"):
+    for key in ("vra", "vra_float", "vra_unsound"):
         mini.certificate[key]["6/255"] = mini.certificate[key].pop("4/255")
 
 
