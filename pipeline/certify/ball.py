@@ -86,19 +86,17 @@ class BallError:
             predicted: [B], j.
         """
         own, distances = predicted[:, None], head.distances[predicted]
-        parts = []
-        for ball, size, biases, underflow in zip(
-            (self.fixed, self.growing),
-            self._norm(error, norm),
-            (head.biases, 0.0),
-            (head.underflow, 0.0),
-            strict=True,
-        ):
-            logits = head.row_norms * np.broadcast_to(size, error.shape)[:, None] + biases
+
+        def of_pairs(ball: Floats, logits: Floats, underflow: float) -> Floats:
             rho = (head.gamma * logits + underflow) * SLACK  # [B, K]
             sums = distances * ball[:, None] + rho + np.take_along_axis(rho, own, axis=1)
-            parts.append(np.asarray(sums * SLACK))
-        return parts[0], parts[1]
+            return np.asarray(sums * SLACK)
+
+        fixed, growing = self._norm(error, norm)
+        return (
+            of_pairs(self.fixed, head.row_norms * fixed[:, None] + head.biases, head.underflow),
+            of_pairs(self.growing, head.row_norms * growing[:, None], 0.0),
+        )
 
     def radii(
         self,

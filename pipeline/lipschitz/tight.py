@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,10 +96,9 @@ class Whole:
                 column = row + number - self.axes[1].before
                 if 0 <= column < columns:
                     blocks[:, 0, row, :, column] = tap
-        blocks = blocks.reshape(count, 1, rows * high, columns * wide)
-        yield BlockToeplitz(
-            blocks, self.axes[0].before, *_lengths(self.axes[0], self.size[0])
-        ).upright()
+        flat = blocks.reshape(count, 1, rows * high, columns * wide)
+        lengths = _lengths(self.axes[0], self.size[0])
+        yield BlockToeplitz(flat, self.axes[0].before, *lengths).upright()
 
     def work(self) -> float:
         """Of the proof, without forming the blocks."""
@@ -167,7 +167,7 @@ def _prove(choice: Whole | SemiTorus, estimate: float, exponent: int) -> NormBou
     """The published bound, with the least margin for which all is proved; None if none is."""
     for margin in MARGINS:
         q = estimate * (1 + margin)
-        bounds = map_in_order(lambda item, q=q: banded_upper(item, q), choice.operators())
+        bounds = map_in_order(partial(banded_upper, q=q), choice.operators())
         if max(bounds) < np.inf:
             proof = SpectralBound(max(bounds), "cholesky", q)
             evidence = {**choice.evidence, "blocks": len(bounds)}
@@ -191,25 +191,24 @@ def _most_promising(
         for wrapped in (0, 1)
         for half in ((0, 1) if taps.shape[wrapped] > 1 else (0,))
     ]
-    estimates = []
-    for choice in choices:
-        line = choice.line
-        rough = map_in_order(
-            lambda number, choice=choice, line=line: largest_square(
-                choice.operator(line, number), ROUGH_STEPS
-            ),
-            range(len(line)),
-        )
-        steepest = sorted(range(len(line)), key=lambda number: -rough[number])[:STEEPEST]
-        fine = map_in_order(
-            lambda number, choice=choice, line=line: largest_square(
-                choice.operator(line, number), FINE_STEPS
-            ),
-            steepest,
-        )
-        estimates.append(max(fine))
+    estimates = [_largest_square(choice) for choice in choices]
     best = min(range(len(choices)), key=estimates.__getitem__)
     return choices[best], estimates[best]
+
+
+def _largest_square(choice: SemiTorus) -> float:
+    """Estimate of the largest σ² over the frequencies: roughly all, finely the steepest."""
+    line = choice.line
+
+    def rough(number: int) -> float:
+        return largest_square(choice.operator(line, number), ROUGH_STEPS)
+
+    def fine(number: int) -> float:
+        return largest_square(choice.operator(line, number), FINE_STEPS)
+
+    squares = map_in_order(rough, range(len(line)))
+    steepest = sorted(range(len(line)), key=lambda number: -squares[number])[:STEEPEST]
+    return max(map_in_order(fine, steepest))
 
 
 def _lengths(axis: Axis, inputs: int) -> tuple[int, int]:

@@ -147,7 +147,7 @@ class _Products:
 def _square_root(matrix: Float64) -> Float64 | None:
     """U with U Uᵀ ≈ M, or None. Nothing is assumed of it."""
     try:
-        return np.linalg.cholesky(matrix)
+        return np.asarray(np.linalg.cholesky(matrix), np.float64)
     except np.linalg.LinAlgError:
         return None
 
@@ -155,6 +155,6 @@ def _square_root(matrix: Float64) -> Float64 | None:
 def _divided(matrix: Float64, corner: Float64) -> Float64 | None:
     """X with X cornerᵀ ≈ M, or None. Nothing is assumed of it."""
     try:
-        return np.linalg.solve(corner, matrix.T).T
+        return np.asarray(np.linalg.solve(corner, matrix.T).T, np.float64)
     except np.linalg.LinAlgError:
         return None

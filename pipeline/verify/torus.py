@@ -133,7 +133,9 @@ def polyphase(weight: Float64, axes: tuple[Axis, Axis]) -> Float64:
 def frequencies(axes: tuple[Axis, Axis], torus: Torus) -> list[tuple[Fraction, Fraction]]:
     """The frequencies (turns per step) whose blocks bound the norm, one of each conjugate pair."""
     grids = [
-        [(index + twist) / size for index in range(size or 0)] if axis.taps > 1 else [Fraction(0)]
+        [(index + twist) / size for index in range(size)]
+        if axis.taps > 1 and size is not None
+        else [Fraction(0)]
         for axis, size, twist in zip(axes, torus.sizes, torus.twists, strict=True)
     ]
     chosen: dict[tuple[Fraction, Fraction], None] = {}

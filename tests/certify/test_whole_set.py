@@ -142,6 +142,28 @@ def test_two_processes_write_the_same_rows(reference: Path, tmp_path: Path) -> N
     assert here == there
 
 
+def test_three_processes_write_the_same_rows(reference: Path, tmp_path: Path) -> None:
+    """As many as blocks, and one less than layers with weights; every rank has something to do."""
+    ranks = run_ranks(3, tmp_path, "fine")
+    assert [rank.returncode for rank in ranks] == [0, 0, 0], ranks
+    assert [f"[{number}]" in rank.stdout for number, rank in enumerate(ranks)] == [True] * 3
+    assert rows_without_time(tmp_path) == rows_without_time(reference)
+
+
+def test_tight_bounds_are_another_certificate(reference: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference, tmp_path / "c")
+    with pytest.raises(ValueError, match="with other bounds"):
+        certify(small_network(0), make_loader(), EPSILONS, tmp_path / "c", tight=True)
+    tight = certify(small_network(0), make_loader(), EPSILONS, tmp_path / "tight", tight=True)
+    usual = read_certificate(reference)
+    assert tight.tight and not usual.tight
+    assert tight.lipschitz_unsound < tight.lipschitz_bound < usual.lipschitz_bound
+    assert [layer["method"] for layer in tight.layers if layer["name"] == "stem"] == [
+        "whole-cholesky"
+    ]
+    assert all(tight.vra[text] >= usual.vra[text] for text in usual.vra)
+
+
 def test_an_error_on_one_rank_ends_both(tmp_path: Path) -> None:
     first, second = run_ranks(2, tmp_path, "spoil")
     assert first.returncode != 0 and second.returncode != 0
