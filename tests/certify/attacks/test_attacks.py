@@ -120,7 +120,7 @@ def test_the_trunk_is_nowhere_steeper_than_certified() -> None:
     bound = certifier(network).lipschitz_bound
     images = torch.rand(6, 1, 4, 4, dtype=torch.float64)
     found = trunk_slope(network, images, (0.1, 1.0, 10.0), 50, 0)
-    assert 0.3 * bound < found < bound
+    assert 0.2 * bound < found < bound
 
 
 def result_of(radius_factor: float = 1.0, bound_factor: float = 1.0) -> dict:
@@ -186,7 +186,9 @@ def test_the_door(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert html.count("<h2>Attacked</h2>") == 1 and all(mark in html for mark in ATTACK)
     stored = json.loads((directory / "attack.json").read_text())
     assert stored["images"] == 30 and len(stored["pgd10"]) == 2
-    assert attack.main([str(directory), "--data", "digits"]) == 2
+    with np.load(directory.parent / "some.npz") as some:
+        np.savez(directory.parent / "other.npz", **{**some, "y_test": some["y_test"][::-1]})
+    assert attack.main([str(directory), "--data", f"npz:{directory.parent / 'other.npz'}"]) == 2
     assert "is not the data set that was certified" in capsys.readouterr().err
     lines = (directory / "images.tsv").read_text().splitlines()
     wrong = [lines[0]]
