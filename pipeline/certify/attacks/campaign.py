@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.certify.arithmetic import conventional_arithmetic
-from pipeline.certify.attacks.assault import Settings, assault
+from pipeline.certify.attacks.assault import Settings
+from pipeline.certify.attacks.battery import battery
 from pipeline.certify.attacks.report import write_attack
 from pipeline.certify.certificate import load_network, read_certificate
 from pipeline.certify.verdicts import read_rows
@@ -69,7 +70,7 @@ def attack_certificate(
     searches = 3 * (len(wanted) + 1) + len(curve)
     total = searches * int(rows.correct[:count].sum()) + len(network.layers)
     with conventional_arithmetic(), ProgressBar("attack", total=total, unit="img") as bar:
-        result = assault(
+        result = battery(
             network, pixels, labels, rows.correct[:count], rows.radius[:count], wanted, curve,
             [layer["bound"] for layer in certificate.layers], settings,
             lambda what, done: bar.advance(done, search=what),

@@ -13,8 +13,9 @@ import torch
 from pipeline.certify import certifier, certify
 from pipeline.certify.arithmetic import single_threaded_mathematics
 from pipeline.certify.attacks.apgd import checkpoints
-from pipeline.certify.attacks.assault import Assault, Settings, assault, squared_distance
+from pipeline.certify.attacks.assault import Assault, Settings, squared_distance
 from pipeline.certify.attacks.ball import into_ball, norms, random_start
+from pipeline.certify.attacks.battery import battery
 from pipeline.certify.attacks.losses import margins, targeted_dlr
 from pipeline.certify.attacks.report import attack_section, refuted, text_summary
 from pipeline.certify.attacks.slopes import layer_slope, trunk_slope
@@ -124,14 +125,14 @@ def test_the_trunk_is_nowhere_steeper_than_certified() -> None:
 
 
 def result_of(radius_factor: float = 1.0, bound_factor: float = 1.0) -> dict:
-    """An assault on a true certificate, or on one with wrong radii or bounds."""
+    """All attacks on a true certificate, or on one with wrong radii or bounds."""
     network = small_network(6)
     images, labels = labelled_images(network, 1, 40)
     pixels, tensor = torch.from_numpy(images), torch.from_numpy(labels)
     certify_one = certifier(network)
     verdicts = certify_one.certify(pixels, tensor)
     bounds = [bound.value * bound_factor for bound in certify_one.bounds]
-    result = assault(
+    result = battery(
         network, pixels, tensor, verdicts.correct, verdicts.radius * radius_factor,
         [Epsilon.parse("12/255")], [0.0, 0.5], bounds, QUICK,
     )  # fmt: skip
