@@ -34,7 +34,8 @@ def check_matrix_product(device: torch.device) -> None:
         by_row, by_column, inner = (
             np.ldexp(1.0, generator.integers(-40, 41, count)) for count in (rows, columns, summed)
         )
-        first, second = left * by_row[:, None] * inner, right * by_column / inner[:, None]
+        first = np.asarray(left * by_row[:, None] * inner, np.float64)
+        second = np.asarray(right * by_column / inner[:, None], np.float64)
         for name, product in (
             (f"on {device}", _plain(first, second, device)),
             (f"of stacks on {device}", _stacked(first, second, device)),
