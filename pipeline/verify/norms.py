@@ -41,6 +41,8 @@ class Proof:
     holds: bool
     how: str
     """E.g. "145 blocks on a 17x17 torus, twists 1/2 and 0"."""
+    factored: bool = False
+    """By banded.py, not by Gram iteration."""
 
 
 def prove_dense(weight: Float64, claim: float) -> Proof:
@@ -64,7 +66,7 @@ def prove_convolution(
     if hint is not None and not hint.is_closed:
         if is_valid(hint, axes) and is_feasible(taps, axes, hint):
             bound = bound_on(taps, axes, hint, claim, advance)
-            best = Proof(bound, bound <= claim, str(hint))
+            best = Proof(bound, bound <= claim, str(hint), factored=True)
             if best.holds:
                 return best
         hint = None
