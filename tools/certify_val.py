@@ -12,6 +12,9 @@ The best of the kept checkpoints by the estimate of VRA in training, or that of 
 The network of a certificate, without its run:
     python tools/certify_val.py --run runs/NAME/certificate --data other.beton --out other
 
+With norm bounds within 0.1 percent of the norms, which costs more:
+    python tools/certify_val.py --run runs/NAME --tight --out DIR
+
 A command that was killed or interrupted goes on where it was when it is repeated. The result is a
 certificate directory (report.html is for reading) that tools/verify_certificate.py checks. The exit
 status is as in launch/train.py.
