@@ -17,7 +17,6 @@ each is off by at most γ (q on the diagonal + Σ ‖B‖‖B'‖ + Σ ‖U‖�
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,22 +64,19 @@ def transposed(band: Band) -> Band:
     return Band(blocks, len(blocks) - 1 - band.before, band.columns, band.rows)
 
 
-def least_bound(band: Band, claim: float, advance: Callable[[], None] = lambda: None) -> float:
-    """A proved bound of ‖T‖, at most `claim` if that can be shown; infinite if nothing can.
-
-    advance: called after each block row.
-    """
+def least_bound(band: Band, claim: float) -> float:
+    """A proved bound of ‖T‖, at most `claim` if that can be shown; infinite if nothing can."""
     if band.rows * band.blocks.shape[1] > band.columns * band.blocks.shape[2]:
         band = transposed(band)
     best = math.inf
     for room in ROOMS:
-        best = min(best, _bound(band, claim * claim * (1 - room), advance))
+        best = min(best, _bound(band, claim * claim * (1 - room)))
         if best <= claim:
             break
     return best
 
 
-def _bound(band: Band, q: float, advance: Callable[[], None]) -> float:
+def _bound(band: Band, q: float) -> float:
     """√(q + the largest row sum), rounded up; infinite where qI − TTᵀ has no factor."""
     count, high, wide = band.blocks.shape
     width = min(count, band.rows) - 1
@@ -114,7 +110,6 @@ def _bound(band: Band, q: float, advance: Callable[[], None]) -> float:
             for place in {row, column}:  # above the diagonal and below it
                 sums[place] = (sums[place] + missed) * ROUGHLY
         factors = {place: factor for place, factor in factors.items() if place[0] < column}
-        advance()
     if not np.isfinite(sums).all():
         return math.inf
     return math.sqrt((q + float(sums.max())) * GROW) * GROW

@@ -19,6 +19,8 @@ LARGEST_WORK = 1e15
 """Operations: a hint that asks for more is not followed. 588 channels at 16×16 need 5e14."""
 LARGEST_BLOCK = 12288
 """Rows of one block, of which a dozen are held."""
+LARGEST_BAND = 2**29
+"""Numbers in the blocks of one matrix, 4 GB."""
 ONE_PIXEL = Axis(inputs=1, kernel=1, stride=1, padding=0)
 """An axis that is not there."""
 
@@ -29,10 +31,12 @@ def is_feasible(taps: Float64, axes: tuple[Axis, Axis], torus: Torus) -> bool:
     band, other = axes[exact], axes[1 - exact]
     whole = torus.sizes[1 - exact] is None
     rows, columns = taps.shape[2:]
-    block = min(rows * other.outputs, columns * other.phases) if whole else 2 * min(rows, columns)
+    high, wide = (other.outputs, other.phases) if whole else (2, 2)
+    block = min(rows * high, columns * wide)
+    entries = band.taps * rows * high * columns * wide
     times = 1 if whole else other.least_torus + 1
     work = 8.0 * times * max(band.outputs, band.phases) * band.taps**2 * float(block) ** 3
-    return block <= LARGEST_BLOCK and work <= LARGEST_WORK
+    return block <= LARGEST_BLOCK and entries <= LARGEST_BAND and work <= LARGEST_WORK
 
 
 def bound_on(
@@ -50,17 +54,13 @@ def bound_on(
     whole = torus.sizes == (None, None)
     error = 0.0 if whole else block_error(taps)
     target = (claim - error) * (1 - 2.0**-47)
-    bands = [_whole(taps, axes)] if whole else list(_of_frequencies(taps, axes, torus))
-    steps = sum(min(band.rows, band.columns) for band in bands)
-    done, largest = 0, 0.0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        advance(min(done, steps), steps)
-
-    for band in bands:
-        largest = max(largest, (least_bound(band, target, step) + error) * GROW)
+    largest = 0.0
+    size = torus.sizes[0] or torus.sizes[1]
+    count = 1 if size is None else size // 2 + 1  # about; for the bar alone
+    bands = iter([_whole(taps, axes)]) if whole else _of_frequencies(taps, axes, torus)
+    for done, band in enumerate(bands, 1):
+        largest = max(largest, (least_bound(band, target) + error) * GROW)
+        advance(min(done, count), count)
         if not largest <= claim:
             break
     return largest

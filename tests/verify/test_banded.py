@@ -117,6 +117,10 @@ def test_a_hint_cannot_ask_for_weeks() -> None:
     for sizes in ((None, None), (None, 1001)):
         torus = Torus(sizes, (Fraction(0), Fraction(0)))
         assert not semi_torus.is_feasible(taps, axes, torus)
+    # Few rows, but as many columns as a small file may ask for: 34 GB.
+    flat = np.zeros((3, 3, 1, 4096))
+    long = (Axis(64, 3, 1, 1), Axis(1024, 3, 1, 1))
+    assert not semi_torus.is_feasible(flat, long, Torus((None, None), (Fraction(0), Fraction(0))))
     small = (Axis(16, 3, 1, 1), Axis(16, 3, 1, 1))
     own = np.zeros((3, 3, 588, 588))
     for sizes in ((None, None), (None, 17)):
