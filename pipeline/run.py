@@ -162,6 +162,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
                 epsilons,
                 directory / "certificate",
                 config=config,
+                tight=config.certification.tight,
                 leave_if_asked=stop.leave_if_asked,
                 training=[] if account is None else account.facts(),
             )
@@ -175,6 +176,7 @@ def certify_run(
     out: Path | None = None,
     force: bool = False,
     checkpoint: str = "newest",
+    tight: bool = False,
 ) -> Certificate:
     """Certify a checkpoint of a run.
 
@@ -184,6 +186,7 @@ def certify_run(
         epsilons: by default the run's.
         out: the certificate directory; by default `certificate/` in the run directory.
         force: replace a certificate of something else.
+        tight: tight norm bounds also where the run's config does not ask for them.
         checkpoint: "newest"; "best" by the estimate of VRA in training; or a step, such as "500".
 
     Raises:
@@ -207,6 +210,7 @@ def certify_run(
                 epsilons or config.certification.epsilons,
                 out or directory / "certificate",
                 config=config,
+                tight=tight or config.certification.tight,
                 force=force,
                 leave_if_asked=stop.leave_if_asked,
                 training=[] if account is None else account.facts(),

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.certify.block_store import BlockStore, write_atomically
-from pipeline.certify.certificate import CLAIM, FORMAT, INPUT_SPACE, Certificate
+from pipeline.certify.certificate import (
+    CLAIM,
+    CLAIM_FLOAT,
+    FORMAT,
+    INPUT_SPACE,
+    STATEMENT,
+    Certificate,
+)
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
 from pipeline.certify.unsound import unsound_radii
 from pipeline.certify.verdicts import read_rows
@@ -37,6 +44,7 @@ class Subject:
     epsilons: list[Epsilon]
     versions: dict[str, str]
     device: str
+    tight: bool
     training: Sequence[tuple[str, str]] = ()
     """How the network was trained, for report.html alone: names and values."""
 
@@ -83,13 +91,15 @@ def assemble(
     certificate = Certificate(
         directory=out_dir,
         format=FORMAT,
-        statement="R",
+        statement=STATEMENT,
         claim=CLAIM,
+        claim_float=CLAIM_FLOAT,
         num_images=len(verdicts),
         num_classes=classes,
         class_names=_class_names(subject.dataset, classes),
         clean_accuracy=verdicts.clean_accuracy,
         vra={epsilon.text: verdicts.vra(epsilon) for epsilon in epsilons},
+        vra_float={epsilon.text: verdicts.vra_float(epsilon) for epsilon in epsilons},
         vra_unsound={
             epsilon.text: float((unsound > float(epsilon)).mean()) for epsilon in epsilons
         },
@@ -97,6 +107,7 @@ def assemble(
         input={"shape": list(network.input_shape), "space": INPUT_SPACE},
         lipschitz_bound=certifier.lipschitz_bound,
         lipschitz_unsound=lipschitz_unsound,
+        tight=subject.tight,
         layers=[
             {**record, "bound": bound.value, "method": bound.method, "evidence": bound.evidence}
             for record, bound in zip(network.records(), certifier.bounds, strict=True)

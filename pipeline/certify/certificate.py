@@ -16,11 +16,18 @@ from safetensors.numpy import load_file
 
 from pipeline.layers.network import ExportedNetwork
 
-FORMAT = "certline certificate 1"
+FORMAT = "certline certificate 2"
+STATEMENT = "R and F"
 CLAIM = (
     "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
     "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
     "image's label strictly first at x'."
+)
+CLAIM_FLOAT = (
+    "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
+    "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
+    "strictly greater than every other, every dot product and its bias being summed in any order, "
+    "fused or not, and in another order at another point."
 )
 INPUT_SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 
@@ -33,12 +40,15 @@ class Certificate:
     format: str
     statement: str
     claim: str
+    claim_float: str
     num_images: int
     num_classes: int
     class_names: list[str]
     clean_accuracy: float
     vra: dict[str, float]
     """Share of images whose radius is strictly above epsilon, by epsilon as written."""
+    vra_float: dict[str, float]
+    """The same by `radius_float`, of the float64 program (statement F)."""
     vra_unsound: dict[str, float]
     """The same by power iteration and float32 logits, for comparison; proves nothing."""
     epsilons: list[str]
@@ -46,6 +56,8 @@ class Certificate:
     lipschitz_bound: float
     """Λ, the upward-rounded product of the layers' bounds."""
     lipschitz_unsound: float
+    tight: bool
+    """Whether the bounds were asked to be tight: with at most one axis on a torus."""
     layers: list[dict[str, Any]]
     """The trunk in order: name, kind, input_shape, attributes, bound, method, evidence."""
     head: dict[str, Any]

@@ -48,6 +48,7 @@ def certify(
     *,
     config: RunConfig | None = None,
     threads: int | None = None,
+    tight: bool = False,
     force: bool = False,
     leave_if_asked: Callable[[], None] = lambda: None,
     training: Sequence[tuple[str, str]] = (),
@@ -68,6 +69,8 @@ def certify(
         out_dir: the certificate directory; made if missing.
         config: the run, for `config.yaml` and the `model` section of certificate.json.
         threads: blocks at a time in this process; by default the cores it may use, 1 on a GPU.
+        tight: prove norms with at most one axis of a convolution on a torus: within 0.1 percent,
+            and slower (`pipeline.lipschitz.tight`).
         force: replace a certificate of something else.
         leave_if_asked: called between layers and between blocks, which are stored by then; leaves
             by raising what is no `Exception`, such as StopRequestedError.
@@ -95,16 +98,17 @@ def certify(
         raise ValueError("the ranks hold different weights: load the same checkpoint on all")
     dataset_sha256 = _on_main(world, loader.dataset_sha256)
     already = _on_main(
-        world, lambda: _existing(out_dir, network, weights_sha256, dataset_sha256, wanted, force)
+        world,
+        lambda: _existing(out_dir, network, weights_sha256, dataset_sha256, wanted, tight, force),
     )
     if already is not None:
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
         return already
     _together(lambda: check_matrix_product(device))
     proved = BoundStore(
-        out_dir / "bounds", _digest([weights_sha256, _versions(), network.records()])
+        out_dir / "bounds", _digest([weights_sha256, _versions(), network.records(), tight])
     )
-    bounds = prove_bounds(network, world, leave_if_asked, proved)
+    bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
     estimates = estimate_norms(network, world, leave_if_asked)
     certifier = LipschitzCertifier(network, bounds, device)
     bounded = time.perf_counter()
@@ -119,6 +123,7 @@ def certify(
         epsilons=wanted,
         versions=_versions(),
         device=_device_name(device),
+        tight=tight,
         training=training,
     )
     store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds))
@@ -166,6 +171,7 @@ def _existing(
     weights: str,
     dataset: str,
     epsilons: Sequence[Epsilon],
+    tight: bool,
     force: bool,
 ) -> Certificate | None:
     """The same certificate if it is there; None if the way is free.
@@ -184,14 +190,15 @@ def _existing(
         and len(old.layers) == len(records)
         and all(layer | record == layer for layer, record in zip(old.layers, records, strict=True))
     )
-    if same_function and (old.dataset_sha256, old.epsilons) == (
+    if same_function and (old.dataset_sha256, old.epsilons, old.tight) == (
         dataset,
         [epsilon.text for epsilon in epsilons],
+        tight,
     ):
         return old
     raise ValueError(
-        f"{out_dir} holds the certificate of another network, data set or list of epsilons: name "
-        "another folder with --out, or replace it with --force"
+        f"{out_dir} holds the certificate of another network, data set or list of epsilons, or one "
+        "with other bounds (--tight): name another folder with --out, or replace it with --force"
     )
 
 

@@ -124,6 +124,8 @@ class CertificationConfig(Section):
 
     epsilons: list[str] = Field(["36/255", "72/255", "108/255", "1.0"])
     at_end: bool = True
+    tight: bool = False
+    """Norm bounds within 0.1 percent of the norms, with at most one axis on a torus; slower."""
 
     @field_validator("epsilons", mode="before")
     @classmethod

@@ -70,6 +70,10 @@ class ExportedLayer(ABC):
     def norm_bound(self) -> NormBound:
         """A proved upper bound of the layer's Lipschitz constant."""
 
+    def tight_norm_bound(self) -> NormBound:
+        """One nearer to the constant and more costly, where there is one; else `norm_bound`."""
+        return self.norm_bound()
+
     @abstractmethod
     def rounding(self) -> Rounding | None:
         """How its float64 arithmetic can be off; None where it is exact (MinMax, flatten)."""

@@ -9,22 +9,30 @@ from pipeline.verify.directory import CERTIFICATE
 from pipeline.verify.refusal import quote, require
 from pipeline.verify.strict_json import Record, parse
 
-FORMAT = "certline certificate 1"
-STATEMENT = "R"
+FORMAT = "certline certificate 2"
+STATEMENT = "R and F"
 CLAIM = (
     "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
     "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
     "image's label strictly first at x'."
 )
+CLAIM_FLOAT = (
+    "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
+    "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
+    "strictly greater than every other, every dot product and its bias being summed in any order, "
+    "fused or not, and in another order at another point."
+)
 SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 MOST_IMAGES, MOST_CLASSES = 10**7, 2**14
-TEXTS = ("format", "statement", "claim", "device")
+TEXTS = ("format", "statement", "claim", "claim_float", "device")
 NUMBERS = ("clean_accuracy", "lipschitz_bound", "lipschitz_unsound")
 COUNTS = ("num_images", "num_classes")
 DIGESTS = ("weights_sha256", "dataset_sha256")
 LISTS = ("class_names", "epsilons", "layers")
+FLAGS = ("tight",)
 OBJECTS = (
     "vra",
+    "vra_float",
     "vra_unsound",
     "input",
     "head",
@@ -49,12 +57,18 @@ def read_certificate(content: bytes) -> Record:
         (record.count, COUNTS),
         (record.digest, DIGESTS),
         (record.items, LISTS),
+        (record.flag, FLAGS),
         (record.record, OBJECTS),
     ):
         for key in keys:
             read(key)
-    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *OBJECTS})
-    for key, expected in (("format", FORMAT), ("statement", STATEMENT), ("claim", CLAIM)):
+    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *FLAGS, *OBJECTS})
+    for key, expected in (
+        ("format", FORMAT),
+        ("statement", STATEMENT),
+        ("claim", CLAIM),
+        ("claim_float", CLAIM_FLOAT),
+    ):
         found = record.text(key)
         require(found == expected, f"the {key} {quote(found)} is not {quote(expected)}")
     record.record("input").only({"shape", "space"})

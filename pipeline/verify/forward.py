@@ -3,7 +3,10 @@
 Notable: convolutions gather their windows by strides and are one matrix product; nothing is shared
 with the layers that made the certificate, down to the order of the sums. For each image
     e_0 = u ‖x_0‖ (1 + 2u),   e_{l+1} = L e_l + γ_{n+1}(a N + B) + n 2^-1000   (each × (1 + 1e-12))
-(docs/certificate.md §5): n the fan-in, L the claimed bound of the layer (proved elsewhere), N the
+(docs/certificate.md §5, statement R). For statement F the same recursion from e'_0 = 0 bounds what
+any order of summation does at any float64 point within t of the image:
+    e'_{l+1} = L e'_l + γ_{n+1}(a (N + e_l + Λ_l t + e'_l) + B) + n 2^-1000.
+Here n is the fan-in, L the claimed bound of the layer (proved elsewhere), N the
 measured norm of its input, B of its bias, and a ≥ ‖|W|‖ by Collatz and Wielandt: for a non-negative
 matrix S and any positive vector v, ‖S‖² ≤ max_i (SᵀS v)_i / v_i.
 """
@@ -22,6 +25,8 @@ from pipeline.verify.torus import polyphase
 
 UNIT = 2.0**-53
 UNDERFLOW = 2.0**-1000
+LARGEST = 2.0**1000
+"""Larger magnitudes are taken for an overflow."""
 SLACK = 1 + 1e-12
 WINDOW_BYTES = 128 * 2**20
 """Memory for the gathered windows of one slice of images."""
@@ -35,6 +40,12 @@ class LayerError:
     abs_norm: float
     bias_norm: float
     underflow: float
+
+    def after(self, bound: float, error: Float64, norms: Float64) -> Float64:
+        """Error behind the layer, whose input has this error and norm."""
+        sums = self.abs_norm * norms + self.bias_norm
+        sums = np.where(sums < LARGEST, sums, np.inf)
+        return (bound * error + self.gamma * sums + self.underflow) * SLACK
 
     @classmethod
     def of(cls, layer: Layer) -> LayerError | None:
@@ -51,6 +62,22 @@ class LayerError:
         return cls(ceil_float(gamma(fan_in + 1)), abs_norm, bias_norm, fan_in * UNDERFLOW)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What is computed of B images."""
+
+    logits: Float64
+    """[B, K]."""
+    error: Float64
+    """[B], of the features."""
+    rho: Float64
+    """[B, K]: ρ_j bounds the rounding of row j of the head."""
+    ball_error: Float64
+    """[E, B], of the features anywhere within each distance; infinite on overflow."""
+    ball_rho: Float64
+    """[E, B, K], of the head there."""
+
+
 class Forward:
     """Evaluates a network; `slice_size` images at a time fit the memory."""
 
@@ -62,24 +89,41 @@ class Forward:
         self._row_norms = norm_upper(network.weight, (1,))
         self._head_gamma = ceil_float(gamma(network.weight.shape[1] + 1))
 
-    def logits(self, images: np.ndarray) -> tuple[Float64, Float64, Float64]:
-        """uint8 [B, H, W, C] -> logits [B, K], error of the features [B], ρ [B, K].
+    def evaluate(self, images: np.ndarray, distances: Float64) -> Evaluation:
+        """Logits and the bounds of their rounding; overflow gives values that are not finite.
 
-        ρ_j bounds the rounding of row j of the head. Overflow gives values that are not finite.
+        images: uint8 [B, H, W, C].
+        distances: [E, B], radii of balls around each image.
         """
         x = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float64) / 255.0
         with np.errstate(over="ignore", invalid="ignore"):
             error = UNIT * _norms(x) * (1 + 2 * UNIT) * SLACK
+            ball, steepness = np.zeros(distances.shape), 1.0
             for layer, constants in zip(self.network.layers, self._errors, strict=True):
                 if constants is not None:
-                    own = constants.abs_norm * _norms(x) + constants.bias_norm
-                    error = layer.bound * error + constants.gamma * own + constants.underflow
-                    error = error * SLACK
+                    norms = _norms(x)
+                    inside = _inside(norms, error, steepness, distances, ball)
+                    ball = constants.after(layer.bound, ball, inside)
+                    error = constants.after(layer.bound, error, norms)
+                steepness *= layer.bound * GROW
                 x = _evaluate(layer, x)
             logits = x @ self.network.weight.T + self.network.bias
-            rho = self._row_norms * _norms(x)[:, None] + np.abs(self.network.bias)
-            rho = (self._head_gamma * rho + x.shape[1] * UNDERFLOW) * SLACK
-        return logits, error, rho
+            inside = _inside(_norms(x), error, steepness, distances, ball)
+            return Evaluation(logits, error, self._rho(_norms(x)), ball, self._rho(inside))
+
+    def _rho(self, norms: Float64) -> Float64:
+        """Rounding of the head's rows for features of norms [...]: [..., K]."""
+        sums = self._row_norms * norms[..., None] + np.abs(self.network.bias)
+        sums = np.where(sums < LARGEST, sums, np.inf)
+        features = self.network.weight.shape[1]
+        return (self._head_gamma * sums + features * UNDERFLOW) * SLACK
+
+
+def _inside(
+    norms: Float64, error: Float64, steepness: float, distances: Float64, ball: Float64
+) -> Float64:
+    """Norms of what is computed anywhere within `distances`: [E, B]."""
+    return (norms + error + steepness * distances + ball) * SLACK
 
 
 def _evaluate(layer: Layer, x: Float64) -> Float64:

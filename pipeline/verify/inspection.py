@@ -142,7 +142,7 @@ class Inspection:
         return f"{len(self.network.layers)} layers, {len(tensors)} tensors, {numbers:,} numbers"
 
     def prove_bounds(self) -> str:
-        """Gram iteration for every layer with weights; 1 for the others."""
+        """Gram iteration or a factorisation for every layer with weights; 1 for the others."""
         proofs = []
         for layer in self.network.layers:
             proof = self._prove(layer)
@@ -153,8 +153,10 @@ class Inspection:
             )
             proofs.append(proof)
         proved = sum(layer.weight is not None for layer in self.network.layers)
+        factored = sum(proof.factored for proof in proofs)
         return (
-            f"{proved} norms proved by Gram iteration, {len(proofs) - proved} layers of constant 1"
+            f"{proved - factored} norms proved by Gram iteration, {factored} by a factorisation, "
+            f"{len(proofs) - proved} layers of constant 1"
         )
 
     def check_product(self) -> str:

@@ -130,10 +130,16 @@ def _read_convolution(
 
 
 def _hint(evidence: dict[str, Any]) -> Torus | None:
-    """Torus sizes and twists as the evidence names them, or None: a hint is never required."""
+    """Torus sizes and twists as the evidence names them, or None: a hint is never required.
+
+    A size of null says that the axis was not wrapped.
+    """
     try:
-        rows, columns = (int(size) for size in evidence["torus"])
-        first, second = (Fraction(_plain(twist)) for twist in evidence["twist"])
+        rows, columns = (None if size is None else int(size) for size in evidence["torus"])
+        first, second = (
+            Fraction(0) if size is None else Fraction(_plain(twist))
+            for size, twist in zip((rows, columns), evidence["twist"], strict=True)
+        )
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     return Torus((rows, columns), (first, second))

@@ -16,7 +16,7 @@ from fractions import Fraction
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.refusal import quote, require
 
-HEADER = "idx label predict radius correct time binding margin lipschitz delta"
+HEADER = "idx label predict radius correct time binding margin lipschitz delta radius_float"
 COLUMNS = HEADER.split(" ")
 INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 NUMBER = re.compile(r"-?(inf|[0-9.]{1,25}(e[+-][0-9]{2,3})?)|nan")
@@ -39,6 +39,7 @@ class Row:
     margin: float
     lipschitz: float
     delta: float
+    radius_float: float
 
     def __str__(self) -> str:
         return f"image {self.index}"
@@ -102,6 +103,10 @@ def check_row(row: Row, distances: HeadDistances, lipschitz_bound: float) -> Non
     if row.correct:
         _check_radius(row)
     require(
+        row.radius_float <= row.radius,
+        f"{row} has the radius_float {row.radius_float!r}, larger than its radius {row.radius!r}",
+    )
+    require(
         row.radius < math.inf or not distances.upper[row.predict].any(),
         f"{row} has an infinite radius though some head row differs from its class's",
     )
@@ -150,8 +155,10 @@ def _read_row(line: str, number: int, classes: int) -> Row:
         margin=_number(cell["margin"], where, "margin"),
         lipschitz=_number(cell["lipschitz"], where, "lipschitz"),
         delta=_number(cell["delta"], where, "delta"),
+        radius_float=_number(cell["radius_float"], where, "radius_float"),
     )
-    require(row.radius >= 0, f"{where}: radius {row.radius!r} is not a radius")
+    for name, radius in (("radius", row.radius), ("radius_float", row.radius_float)):
+        require(radius >= 0, f"{where}: {name} {radius!r} is not a radius")
     return row
 
 
