@@ -15,7 +15,10 @@ from pipeline.lipschitz.power_iteration import NormRequest
 
 
 class LipschitzLayer(nn.Module, ABC):
-    """A layer that knows its training estimate and its exported twin."""
+    """A layer that knows its training estimate and its exported twin.
+
+    `forward` takes x, and the estimate asked for by `scale_request` where that is not None.
+    """
 
     @abstractmethod
     def norm_request(self) -> NormRequest | None:
@@ -23,6 +26,17 @@ class LipschitzLayer(nn.Module, ABC):
 
         None says that the constant is exactly 1 for every value of the parameters.
         """
+
+    def scale_request(self) -> NormRequest | None:
+        """The linear map whose estimated norm `forward` divides by; None where it needs none.
+
+        It is estimated together with the norms of all other layers, before the forward.
+        """
+        return None
+
+    def refusal(self) -> str | None:
+        """Why no certificate can be given to a network with this layer; None where one can."""
+        return None
 
     @abstractmethod
     def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
@@ -35,5 +49,5 @@ class LipschitzLayer(nn.Module, ABC):
             input_shape: of one input, without the batch.
 
         Raises:
-            ValueError: the layer cannot take inputs of that shape.
+            ValueError: the layer cannot take inputs of that shape, or as `refusal`.
         """

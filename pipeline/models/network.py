@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer
-from pipeline.layers.head import NormalizedHead
+from pipeline.layers.head import Head
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.power_iteration import estimate_norms
 from pipeline.stopwatch import part
@@ -40,7 +40,7 @@ class LipschitzNetwork(nn.Module):
     def __init__(
         self,
         trunk: nn.Sequential,
-        head: NormalizedHead,
+        head: Head,
         input_shape: tuple[int, int, int],
         power_iterations: int,
     ) -> None:
@@ -79,22 +79,47 @@ class LipschitzNetwork(nn.Module):
                 f"[0, 1] and is given {images.dtype} of shape {list(images.shape[1:])}"
             )
         with part("lipschitz"):
-            layer_lipschitz = self._estimate_layers()
-        logits, distances = self.head(self.trunk(images))
+            layer_lipschitz, scales = self._estimate_layers()
+        x = images
+        for name, layer in self.named_layers():
+            x = layer(x, scales[name]) if name in scales else layer(x)
+        logits, distances = self.head(x)
         with torch.autocast(images.device.type, enabled=False):
             steepness = layer_lipschitz.double().prod()
             margin_lipschitz = (steepness * distances.double()).to(distances.dtype)
         return Prediction(logits, margin_lipschitz, layer_lipschitz)
 
-    def _estimate_layers(self) -> Tensor:
-        """[n] training estimates of the layers in `norm_names`."""
-        requests = [layer.norm_request() for _, layer in self.named_layers()]
+    def _estimate_layers(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Estimates of the layers in `norm_names` [n], and by name of those that scale themselves.
+
+        All of them in one call, so that layers of equal shape share a product.
+        """
+        norms = [layer.norm_request() for _, layer in self.named_layers()]
+        scales = [layer.scale_request() for _, layer in self.named_layers()]
+        requests = [request for request in (*norms, *scales) if request is not None]
+        if not requests:
+            return torch.ones(0, device=next(self.parameters()).device), {}
         hold = self.training and self.hold_power_iteration
-        return estimate_norms(
-            [request for request in requests if request is not None],
+        estimates = estimate_norms(
+            requests,
             iterations=0 if hold else self.power_iterations,
             update=self.training and not hold,
         )
+        count = len(self.norm_names)
+        names = [
+            name
+            for (name, _), request in zip(self.named_layers(), scales, strict=True)
+            if request is not None
+        ]
+        return estimates[:count], dict(zip(names, estimates[count:], strict=True))
+
+    def refusal(self) -> str | None:
+        """Why this network can get no certificate, naming the layer; None where it can get one."""
+        for name, layer in self.named_layers():
+            reason = layer.refusal()
+            if reason is not None:
+                return f"layer {name!r} cannot be certified: {reason}"
+        return None
 
     def export(self) -> ExportedNetwork:
         """The exact function that is certified: all parameters folded, float32, on the CPU.

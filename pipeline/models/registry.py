@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 from functools import partial
 from typing import Any
 
+from pipeline.models.cpl import cpl
 from pipeline.models.liresnet import liresnet
 from pipeline.models.network import LipschitzNetwork
 from pipeline.registry import Registry
@@ -17,11 +19,23 @@ _MODELS.add("liresnet", liresnet)
 _MODELS.add("liresnet_l6w128", partial(liresnet, depth=6, width=128))
 _MODELS.add("liresnet_l12w512", partial(liresnet, depth=12, width=512))
 _MODELS.add("liresnet_l12w588", partial(liresnet, depth=12, width=588))
+_MODELS.add("cpl", cpl)
+# Table 1 of the CPL paper.
+_MODELS.add("cpl_s", partial(cpl, depth=20, channels=45, dense_depth=7, features=2048))
+_MODELS.add("cpl_m", partial(cpl, depth=30, channels=60, dense_depth=10, features=2048))
+_MODELS.add("cpl_l", partial(cpl, depth=90, channels=60, dense_depth=15, features=4096))
+_MODELS.add("cpl_xl", partial(cpl, depth=120, channels=70, dense_depth=15, features=4096))
+# "CPL XL, 236 M" in the tables of later papers has the sizes of SLL's X-Large.
+_MODELS.add("cpl_236m", partial(cpl, depth=70, channels=120, dense_depth=15, features=2048))
 
 
-def list_models() -> list[str]:
-    """The names that `build_model` takes, sorted."""
-    return _MODELS.names()
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `build_model` takes, sorted.
+
+    Args:
+        pattern: as of shell file names, e.g. "cpl*".
+    """
+    return fnmatch.filter(_MODELS.names(), pattern)
 
 
 def build_model(

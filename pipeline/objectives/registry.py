@@ -7,11 +7,13 @@ from typing import Any
 from pipeline.objectives.base import Objective
 from pipeline.objectives.cross_entropy import CrossEntropy
 from pipeline.objectives.emma import Emma
+from pipeline.objectives.multi_margin import MultiMargin
 from pipeline.registry import Registry
 
 _OBJECTIVES: Registry[Objective] = Registry("objective")
 _OBJECTIVES.add("emma", Emma)
 _OBJECTIVES.add("cross_entropy", CrossEntropy)
+_OBJECTIVES.add("multi_margin", MultiMargin)
 
 
 def list_objectives() -> list[str]:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.verify import shapes
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
+from pipeline.verify.potential import evaluate_potential, potential_error
 from pipeline.verify.torus import polyphase
 
 UNIT = 2.0**-53
@@ -46,6 +48,10 @@ class LayerError:
         elif layer.weight is not None and layer.bias is not None:
             fan_in, abs_norm = layer.weight[0].size, _abs_norm_upper(layer)
             bias_norm = float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
+            if layer.kind == "convex_potential":
+                fan_in, abs_norm, bias_norm = potential_error(layer, abs_norm, bias_norm)
+        elif layer.kind == "average_pool":
+            fan_in, abs_norm, bias_norm = layer.size**2, 1.0, 0.0
         else:
             return None
         return cls(ceil_float(gamma(fan_in + 1)), abs_norm, bias_norm, fan_in * UNDERFLOW)
@@ -86,16 +92,12 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     """[B, *input_shape] -> [B, *output_shape]."""
     if layer.kind == "shift":
         return x - layer.center
-    if layer.kind == "flatten":
-        return x.reshape(len(x), -1)
-    if layer.kind == "minmax":
-        half = x.shape[1] // 2
-        pair = x[:, :half], x[:, half:]
-        return np.concatenate([np.maximum(*pair), np.minimum(*pair)], axis=1)
+    moved = shapes.evaluate(layer.kind, layer.size, x)
+    if moved is not None:
+        return moved
     assert layer.weight is not None and layer.bias is not None
-    if layer.kind == "dense":
-        return x @ layer.weight.T + layer.bias
-    return _convolve(layer, x)
+    product = _convolve(layer, x) if layer.axes is not None else x @ layer.weight.T + layer.bias
+    return evaluate_potential(layer, x, product) if layer.kind == "convex_potential" else product
 
 
 def _convolve(layer: Layer, x: Float64) -> Float64:
@@ -106,7 +108,7 @@ def _convolve(layer: Layer, x: Float64) -> Float64:
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(x, padding), (high.kernel, wide.kernel), axis=(2, 3)
     )[:, :, :: high.stride, :: wide.stride]  # [B, I, H', W', kh, kw]
-    outputs, rows, columns = layer.output_shape
+    outputs, rows, columns = len(layer.weight), high.outputs, wide.outputs
     gathered = windows.transpose(0, 2, 3, 1, 4, 5).reshape(len(x) * rows * columns, -1)
     product = gathered @ layer.weight.reshape(outputs, -1).T + layer.bias
     return product.reshape(len(x), rows, columns, outputs).transpose(0, 3, 1, 2)

@@ -28,6 +28,7 @@ from pipeline.verify.logits import LogitCheck
 from pipeline.verify.machine import probe_matrix_product
 from pipeline.verify.network import Network, read_network
 from pipeline.verify.norms import Proof, prove_convolution, prove_dense
+from pipeline.verify.potential import prove_potential
 from pipeline.verify.refusal import Refusal, quote, require
 from pipeline.verify.rows import Row, check_row, read_rows
 from pipeline.verify.strict_json import Record
@@ -221,9 +222,11 @@ class Inspection:
     def _prove(self, layer: Layer) -> Proof:
         if layer.weight is None:
             return Proof(1.0, layer.bound >= 1, "its constant is 1")
+        advance = self._progress(f"bound of {layer.name}")
+        if layer.kind == "convex_potential":
+            return prove_potential(layer, advance)
         if layer.axes is None:
             return prove_dense(layer.weight, layer.bound)
-        advance = self._progress(f"bound of {layer.name}")
         return prove_convolution(layer.weight, layer.axes, layer.bound, layer.hint, advance)
 
     def _read(self, name: str) -> bytes:

@@ -13,12 +13,14 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.verify.outward import Float64
-from pipeline.verify.refusal import Refusal, quote, require
+from pipeline.verify.refusal import quote, require
+from pipeline.verify.shapes import SIZES, output_shape, read_size
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import TensorStore
 from pipeline.verify.torus import Axis, Torus
 
 TWIST = re.compile(r"[0-9]{1,4}(/[0-9]{1,4})?")
+WITHOUT_WEIGHTS = {"minmax", "flatten", *SIZES}
 LARGEST_STRIDE = 64
 LARGEST_PADDING = 64
 LARGEST_SIDE = 1024
@@ -42,6 +44,10 @@ class Layer:
     """[O]."""
     center: float = 0.0
     """What a shift subtracts."""
+    step: float = 0.0
+    """h of a convex potential."""
+    size: int = 0
+    """The attribute of a layer without weights (`shapes.SIZES`)."""
     axes: tuple[Axis, Axis] | None = None
     """Geometry of a convolution."""
     hint: Torus | None = None
@@ -85,13 +91,48 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         attributes.only({"center"})
         center = attributes.number("center")
         return Layer(name, kind, shape, shape, bound, center=center)
-    attributes.only(set())
-    if kind == "minmax":
-        require(shape[0] % 2 == 0, f"{record.where} pairs an odd number of channels")
-        return Layer(name, kind, shape, shape, bound)
-    if kind == "flatten":
-        return Layer(name, kind, shape, (math.prod(shape),), bound)
-    raise Refusal(f"{record.where} is of the unknown kind {quote(kind)}")
+    if kind == "convex_potential":
+        attributes.only(set())
+        return _read_potential(name, shape, bound, evidence, store)
+    require(kind in WITHOUT_WEIGHTS, f"{record.where} is of the unknown kind {quote(kind)}")
+    size = read_size(kind, attributes)
+    output = output_shape(kind, shape, size, record.where)
+    require(math.prod(output) <= LARGEST_LAYER, f"{record.where} makes outputs that are too large")
+    return Layer(name, kind, shape, output, bound, size=size)
+
+
+def _read_potential(
+    name: str,
+    shape: tuple[int, ...],
+    bound: float,
+    evidence: dict[str, Any],
+    store: TensorStore,
+) -> Layer:
+    is_dense = len(shape) == 1
+    weight = store.take(f"{name}.weight", 2 if is_dense else 4)
+    bias, steps = store.take(f"{name}.bias", 1), store.take(f"{name}.step", 1)
+    require(
+        shape[0] == weight.shape[1] and bias.shape == weight.shape[:1] and steps.shape == (1,),
+        f"layer {quote(name)}: input {list(shape)}, weight {list(weight.shape)}, bias "
+        f"{list(bias.shape)} and step {list(steps.shape)} do not fit",
+    )
+    step = float(steps[0])
+    require(step >= 0, f"layer {quote(name)}: the step {step!r} is negative")
+    axes = None
+    if not is_dense:
+        require(
+            all(kernel % 2 == 1 for kernel in weight.shape[2:]),
+            f"layer {quote(name)}: a kernel of even length does not keep the size of its maps",
+        )
+        high, wide = (
+            Axis(inputs, kernel, 1, kernel // 2)
+            for inputs, kernel in zip(shape[1:], weight.shape[2:], strict=True)
+        )
+        axes = (high, wide)
+    return Layer(
+        name, "convex_potential", shape, shape, bound, weight, bias, axes=axes, step=step,
+        hint=_hint(evidence),
+    )  # fmt: skip
 
 
 def _read_convolution(
