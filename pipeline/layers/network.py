@@ -22,6 +22,7 @@ from pipeline.layers import (  # noqa: F401
     isometries,
     minmax,
     pooling,
+    residual,
     shift,
 )
 from pipeline.layers.exported import ExportedLayer, layer_from_record

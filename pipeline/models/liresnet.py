@@ -19,16 +19,19 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.conv2d import Conv2d, output_size
 from pipeline.layers.dense import Dense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.head import NormalizedHead
 from pipeline.layers.linear_residual import LinearResidual
 from pipeline.layers.minmax import MinMax
+from pipeline.layers.residual import Residual
 from pipeline.layers.shift import Shift
 from pipeline.models.network import LipschitzNetwork
-from pipeline.models.options import named_sequence, require_count, require_number
+from pipeline.models.options import named_sequence, require_choice, require_count, require_number
 
+BLOCKS = ("linear", "convolution", "residual")
 NECK_KERNEL = 4
 """Side and stride of the neck's patches."""
 
@@ -62,8 +65,9 @@ def liresnet(
     neck_factor: int = 1,
     center: float = 0.5,
     power_iterations: int = 5,
+    block: str = "linear",
 ) -> LipschitzNetwork:
-    """Build a LiResNet, e.g. L12W588 with `depth=12, width=588`.
+    """Build a LiResNet, e.g. L12W588 with `depth=12, width=588`, or a network it is compared with.
 
     Args:
         num_classes: K.
@@ -76,6 +80,8 @@ def liresnet(
         neck_factor: the neck's convolution has `neck_factor · width` outputs.
         center: subtracted from every pixel value.
         power_iterations: steps of power iteration a forward.
+        block: "linear" is LiResNet's; "convolution" makes the ConvNet of Table 2, "residual" the
+            conventional ResNet x + β·Conv(MinMax(Conv(x))) of Appendix D.
 
     Raises:
         ValueError: an image size without a stem, an odd width, or an option out of range.
@@ -94,12 +100,13 @@ def liresnet(
     require_count("power_iterations", power_iterations)
     require_number("center", center)
 
+    require_choice("block", block, BLOCKS)
     size = output_size(image_size, stem.kernel, stem.stride, stem.padding)
     neck_channels = neck_factor * width
     neck_padding = math.ceil((-size % NECK_KERNEL) / 2)
     neck_size = output_size(size, NECK_KERNEL, NECK_KERNEL, neck_padding)
     blocks = [
-        named_sequence(conv=LinearResidual(width, depth, size), act=MinMax()) for _ in range(depth)
+        named_sequence(conv=_block(block, width, depth, size), act=MinMax()) for _ in range(depth)
     ]
     trunk = named_sequence(
         shift=Shift(center),
@@ -122,3 +129,12 @@ def liresnet(
     )
     head = NormalizedHead(features, num_classes)
     return LipschitzNetwork(trunk, head, (in_channels, image_size, image_size), power_iterations)
+
+
+def _block(kind: str, width: int, depth: int, size: int) -> LipschitzLayer:
+    """One block of the backbone, activation apart."""
+    if kind == "linear":
+        return LinearResidual(width, depth, size)
+    if kind == "residual":
+        return Residual(width, width, 3, size)
+    return Conv2d(width, width, 3, 1, 1, size)

@@ -11,6 +11,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class LipschitzNetwork(nn.Module):
         """In training: True takes the vectors as they are and leaves them. The loop sets it for the
         micro-batches after the first, so that all of a step are judged by the same estimates."""
         self.norm_names: list[str] = [
-            name for name, layer in self.named_layers() if layer.norm_request() is not None
+            name for name, layer in self.named_layers() if layer.norm_requests()
         ]
         """Names of the entries of `Prediction.layer_lipschitz`."""
 
@@ -94,9 +95,10 @@ class LipschitzNetwork(nn.Module):
 
         All of them in one call, so that layers of equal shape share a product.
         """
-        norms = [layer.norm_request() for _, layer in self.named_layers()]
-        scales = [layer.scale_request() for _, layer in self.named_layers()]
-        requests = [request for request in (*norms, *scales) if request is not None]
+        layers = list(self.named_layers())
+        norms = [layer.norm_requests() for _, layer in layers]
+        scales = [layer.scale_request() for _, layer in layers]
+        requests = [*chain(*norms), *(request for request in scales if request is not None)]
         if not requests:
             return torch.ones(0, device=next(self.parameters()).device), {}
         hold = self.training and self.hold_power_iteration
@@ -105,13 +107,17 @@ class LipschitzNetwork(nn.Module):
             iterations=0 if hold else self.power_iterations,
             update=self.training and not hold,
         )
-        count = len(self.norm_names)
-        names = [
-            name
-            for (name, _), request in zip(self.named_layers(), scales, strict=True)
-            if request is not None
+        found = iter(estimates)
+        constants = [
+            layer.lipschitz([next(found) for _ in asked])
+            for (_, layer), asked in zip(layers, norms, strict=True)
+            if asked
         ]
-        return estimates[:count], dict(zip(names, estimates[count:], strict=True))
+        names = [name for (name, _), asked in zip(layers, scales, strict=True) if asked is not None]
+        return (
+            torch.stack(constants) if constants else estimates[:0],
+            dict(zip(names, found, strict=True)),
+        )
 
     def refusal(self) -> str | None:
         """Why this network can get no certificate, naming the layer; None where it can get one."""

@@ -19,6 +19,16 @@ _MODELS.add("liresnet", liresnet)
 _MODELS.add("liresnet_l6w128", partial(liresnet, depth=6, width=128))
 _MODELS.add("liresnet_l12w512", partial(liresnet, depth=12, width=512))
 _MODELS.add("liresnet_l12w588", partial(liresnet, depth=12, width=588))
+# Tables 2 to 6: the networks that LiResNet is compared with, and its sizes.
+_MODELS.add("convnet", partial(liresnet, block="convolution"))
+_MODELS.add("resnet", partial(liresnet, block="residual"))
+for _depth, _width in (*((_d, 256) for _d in (6, 12, 18, 24, 30, 36)), (12, 64), (12, 128)):
+    _MODELS.add(f"liresnet_l{_depth}w{_width}", partial(liresnet, depth=_depth, width=_width))
+for _depth in (6, 12, 18):
+    for _name, _block in (("convnet", "convolution"), ("resnet", "residual")):
+        _MODELS.add(
+            f"{_name}_l{_depth}w256", partial(liresnet, depth=_depth, width=256, block=_block)
+        )
 _MODELS.add("cpl", cpl)
 # Table 1 of the CPL paper.
 _MODELS.add("cpl_s", partial(cpl, depth=20, channels=45, dense_depth=7, features=2048))

@@ -30,6 +30,7 @@ from pipeline.verify.network import Network, read_network
 from pipeline.verify.norms import Proof, prove_convolution, prove_dense
 from pipeline.verify.potential import prove_potential
 from pipeline.verify.refusal import Refusal, quote, require
+from pipeline.verify.residual import prove_residual
 from pipeline.verify.rows import Row, check_row, read_rows
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import read_tensors
@@ -153,7 +154,9 @@ class Inspection:
                 f"({proof.how})",
             )
             proofs.append(proof)
-        proved = sum(layer.weight is not None for layer in self.network.layers)
+        proved = sum(
+            layer.weight is not None or layer.branch is not None for layer in self.network.layers
+        )
         return (
             f"{proved} norms proved by Gram iteration, {len(proofs) - proved} layers of constant 1"
         )
@@ -220,6 +223,8 @@ class Inspection:
         return f"clean {clean:.2f} %, VRA {vra}{unchecked}"
 
     def _prove(self, layer: Layer) -> Proof:
+        if layer.branch is not None:
+            return prove_residual(layer, self._progress(f"bound of {layer.name}"))
         if layer.weight is None:
             return Proof(1.0, layer.bound >= 1, "its constant is 1")
         advance = self._progress(f"bound of {layer.name}")

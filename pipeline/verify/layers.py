@@ -46,6 +46,8 @@ class Layer:
     """What a shift subtracts."""
     step: float = 0.0
     """h of a convex potential."""
+    branch: tuple[Layer, Layer] | None = None
+    """The two convolutions of a residual block; their claims are hints."""
     size: int = 0
     """The attribute of a layer without weights (`shapes.SIZES`)."""
     axes: tuple[Axis, Axis] | None = None
@@ -91,6 +93,9 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         attributes.only({"center"})
         center = attributes.number("center")
         return Layer(name, kind, shape, shape, bound, center=center)
+    if kind == "residual":
+        attributes.only(set())
+        return _read_residual(name, shape, bound, evidence, store)
     if kind == "convex_potential":
         attributes.only(set())
         return _read_potential(name, shape, bound, evidence, store)
@@ -99,6 +104,40 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
     output = output_shape(kind, shape, size, record.where)
     require(math.prod(output) <= LARGEST_LAYER, f"{record.where} makes outputs that are too large")
     return Layer(name, kind, shape, output, bound, size=size)
+
+
+def _read_residual(
+    name: str,
+    shape: tuple[int, ...],
+    bound: float,
+    evidence: dict[str, Any],
+    store: TensorStore,
+) -> Layer:
+    """x + W₂·minmax(W₁x + b₁) + b₂: both convolutions keep the size of the maps."""
+    norms, hints = (evidence.get(key) for key in ("norms", "parts"))
+    convolutions: list[Layer] = []
+    for number, part in enumerate(("first", "second")):
+        is_list = isinstance(norms, list) and isinstance(hints, list)
+        claim, hint = (0.0, {})
+        if is_list and len(norms) == len(hints) == 2:
+            claim, hint = norms[number], hints[number]
+        known = isinstance(claim, float) and math.isfinite(claim) and isinstance(hint, dict)
+        require(known, f"layer {quote(name)}: its evidence names no norm of the {part} kernel")
+        weight = store.peek(f"{name}.{part}.weight")
+        require(
+            weight.ndim == 4 and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 == 1,
+            f"layer {quote(name)}: its {part} kernel is not of odd, equal side",
+        )
+        geometry = {"stride": 1, "padding": weight.shape[2] // 2}
+        attributes = Record(geometry, f"layer {quote(name)}")
+        given = convolutions[0].output_shape if convolutions else shape
+        convolutions.append(
+            _read_convolution(f"{name}.{part}", given, claim, attributes, hint, store)
+        )
+    first, second = convolutions
+    require(first.output_shape[0] % 2 == 0, f"layer {quote(name)} pairs an odd number of channels")
+    require(second.output_shape == shape, f"layer {quote(name)}: the branch does not fit the skip")
+    return Layer(name, "residual", shape, shape, bound, branch=(first, second))
 
 
 def _read_potential(
