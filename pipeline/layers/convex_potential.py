@@ -163,15 +163,20 @@ class ExportedConvexPotential(ExportedLayer):
 
 
 def freeze(
-    name: str, input_shape: tuple[int, ...], weight: np.ndarray, bias: np.ndarray
+    name: str,
+    input_shape: tuple[int, ...],
+    weight: np.ndarray,
+    bias: np.ndarray,
+    step: float = math.inf,
 ) -> ExportedConvexPotential:
-    """The layer with the longest step that is proved to keep it 1-Lipschitz.
+    """The layer with the longest step up to `step` that is proved to keep it 1-Lipschitz.
 
     Args:
         name: of the layer.
         input_shape: of one input.
         weight: W, [hidden, D] or [hidden, C, k, k], float64.
         bias: b, [hidden], float64.
+        step: wanted; by default as long as it may be.
 
     Raises:
         ValueError: as `ExportedConvexPotential`.
@@ -181,8 +186,10 @@ def freeze(
     stored = np.ldexp(weight, -exponent).astype(np.float32)
     shift = np.ldexp(bias, -exponent).astype(np.float32)
     norm = weight_norm(stored, input_shape)
-    step = np.array([longest_step(norm.value)], np.float32)
-    return ExportedConvexPotential(name, input_shape, stored, shift, step, known=norm)
+    longest = longest_step(norm.value)
+    wanted = np.float32(math.ldexp(step, 2 * exponent) if math.isfinite(step) else math.inf)
+    frozen = np.array([min(wanted, longest)], np.float32)
+    return ExportedConvexPotential(name, input_shape, stored, shift, frozen, known=norm)
 
 
 @silent

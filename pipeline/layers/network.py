@@ -19,11 +19,13 @@ from pipeline.layers import (  # noqa: F401
     convex_potential,
     dense,
     flatten,
+    group_sort,
     isometries,
     minmax,
     pooling,
     residual,
     shift,
+    skew,
 )
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.layers.head import ExportedHead

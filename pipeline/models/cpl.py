@@ -19,8 +19,11 @@ from pipeline.layers.cpl import ConvexPotentialConv2d, ConvexPotentialDense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.head import Head, NormalizedHead
 from pipeline.layers.isometries import PadChannels, PixelUnshuffle
+from pipeline.layers.orthogonal import CayleyDense
 from pipeline.layers.pooling import AveragePool, MaxPool
 from pipeline.layers.shift import Shift
+from pipeline.layers.skew import SkewExponential
+from pipeline.layers.sll import SllConv2d, SllDense
 from pipeline.layers.truncated_head import TruncatedHead
 from pipeline.models.network import LipschitzNetwork
 from pipeline.models.options import (
@@ -50,6 +53,8 @@ def cpl(
     step: float | None = None,
     center: float = 0.5,
     power_iterations: int = 1,
+    layer: str = "cpl",
+    skew: bool = False,
 ) -> LipschitzNetwork:
     """Build a CPL network, e.g. CPL-S with the defaults.
 
@@ -67,6 +72,9 @@ def cpl(
         step: None for 2/‖W‖², or a fixed step (Appendix D.2), which gets no certificate.
         center: subtracted from every pixel value.
         power_iterations: steps of power iteration a forward; the paper's 1.
+        layer: "cpl", or "sll" for the layers of Araujo et al. 2023 in the same network.
+        skew: the splitting of Corollary 1: after each potential an orthogonal step, the exact flow
+            (SOC) after convolutions and the midpoint rule (Cayley) after dense layers.
 
     Raises:
         ValueError: an image size without a stem, or an option out of range.
@@ -86,8 +94,11 @@ def cpl(
     require_choice("head", head, ("truncated", "normalized"))
     require_number("center", center)
     require_count("power_iterations", power_iterations)
+    require_choice("layer", layer, ("cpl", "sll"))
     if step is not None:
         require_number("step", step, above=0)
+    if step is not None and layer == "sll":
+        raise ValueError("model.step is of cpl layers, and model.layer is sll: leave it out")
     if channels < in_channels * factor**2:
         raise ValueError(
             f"model.channels is {channels}, but images of {image_size} px unshuffled by {factor} "
@@ -96,10 +107,22 @@ def cpl(
 
     size = image_size // factor
     vector = channels * (size // POOL) ** 2
-    convolutions = [
-        ConvexPotentialConv2d(channels, conv_hidden, 3, size, step) for _ in range(depth)
-    ]
-    denses = [ConvexPotentialDense(vector, features, step) for _ in range(dense_depth)]
+    convolutions: list[nn.Module] = []
+    for _ in range(depth):
+        convolutions.append(
+            ConvexPotentialConv2d(channels, conv_hidden, 3, size, step)
+            if layer == "cpl"
+            else SllConv2d(channels, conv_hidden, 3)
+        )
+        convolutions += [SkewExponential(channels, 3, size)] if skew else []
+    denses: list[nn.Module] = []
+    for _ in range(dense_depth):
+        denses.append(
+            ConvexPotentialDense(vector, features, step)
+            if layer == "cpl"
+            else SllDense(vector, features)
+        )
+        denses += [CayleyDense(vector, vector)] if skew else []
     stem: dict[str, nn.Module] = {"shift": Shift(center)}
     if factor > 1:
         stem["unshuffle"] = PixelUnshuffle(factor)

@@ -19,19 +19,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.conv2d import Conv2d, output_size
 from pipeline.layers.dense import Dense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.head import NormalizedHead
-from pipeline.layers.linear_residual import LinearResidual
-from pipeline.layers.minmax import MinMax
-from pipeline.layers.residual import Residual
 from pipeline.layers.shift import Shift
+from pipeline.models.blocks import ACTIVATIONS, BLOCKS, backbone_block, make_activation
 from pipeline.models.network import LipschitzNetwork
 from pipeline.models.options import named_sequence, require_choice, require_count, require_number
 
-BLOCKS = ("linear", "convolution", "residual")
 NECK_KERNEL = 4
 """Side and stride of the neck's patches."""
 
@@ -66,6 +62,7 @@ def liresnet(
     center: float = 0.5,
     power_iterations: int = 5,
     block: str = "linear",
+    activation: str = "minmax",
 ) -> LipschitzNetwork:
     """Build a LiResNet, e.g. L12W588 with `depth=12, width=588`, or a network it is compared with.
 
@@ -80,8 +77,9 @@ def liresnet(
         neck_factor: the neck's convolution has `neck_factor · width` outputs.
         center: subtracted from every pixel value.
         power_iterations: steps of power iteration a forward.
-        block: "linear" is LiResNet's; "convolution" makes the ConvNet of Table 2, "residual" the
-            conventional ResNet x + β·Conv(MinMax(Conv(x))) of Appendix D.
+        block: one of `pipeline.models.blocks.BLOCKS`: "linear" is LiResNet's, "convolution" makes
+            the ConvNet of Table 2, "residual" the conventional ResNet of Appendix D.
+        activation: one of `pipeline.models.blocks.ACTIVATIONS`, everywhere.
 
     Raises:
         ValueError: an image size without a stem, an odd width, or an option out of range.
@@ -99,14 +97,16 @@ def liresnet(
     require_count("neck_factor", neck_factor)
     require_count("power_iterations", power_iterations)
     require_number("center", center)
-
     require_choice("block", block, BLOCKS)
+    require_choice("activation", activation, ACTIVATIONS)
+
     size = output_size(image_size, stem.kernel, stem.stride, stem.padding)
     neck_channels = neck_factor * width
     neck_padding = math.ceil((-size % NECK_KERNEL) / 2)
     neck_size = output_size(size, NECK_KERNEL, NECK_KERNEL, neck_padding)
     blocks = [
-        named_sequence(conv=_block(block, width, depth, size), act=MinMax()) for _ in range(depth)
+        backbone_block(block, width, depth, size, make_activation(activation, width))
+        for _ in range(depth)
     ]
     trunk = named_sequence(
         shift=Shift(center),
@@ -114,27 +114,18 @@ def liresnet(
             conv=Conv2d(
                 in_channels, width, stem.kernel, stem.stride, stem.padding, input_size=image_size
             ),
-            act=MinMax(),
+            act=make_activation(activation, width),
         ),
         backbone=nn.Sequential(*blocks),
         neck=named_sequence(
             conv=Conv2d(
                 width, neck_channels, NECK_KERNEL, NECK_KERNEL, neck_padding, input_size=size
             ),
-            act=MinMax(),
+            act=make_activation(activation, neck_channels),
             flatten=Flatten(),
             dense=Dense(neck_channels * neck_size**2, features),
-            dense_act=MinMax(),
+            dense_act=make_activation(activation, features),
         ),
     )
     head = NormalizedHead(features, num_classes)
     return LipschitzNetwork(trunk, head, (in_channels, image_size, image_size), power_iterations)
-
-
-def _block(kind: str, width: int, depth: int, size: int) -> LipschitzLayer:
-    """One block of the backbone, activation apart."""
-    if kind == "linear":
-        return LinearResidual(width, depth, size)
-    if kind == "residual":
-        return Residual(width, width, 3, size)
-    return Conv2d(width, width, 3, 1, 1, size)

@@ -29,6 +29,9 @@ for _depth in (6, 12, 18):
         _MODELS.add(
             f"{_name}_l{_depth}w256", partial(liresnet, depth=_depth, width=256, block=_block)
         )
+# LiResNet's skeleton with the layers of others.
+for _block in ("aol", "bcop", "soc", "cpl", "sll"):
+    _MODELS.add(f"{_block}_net", partial(liresnet, block=_block))
 _MODELS.add("cpl", cpl)
 # Table 1 of the CPL paper.
 _MODELS.add("cpl_s", partial(cpl, depth=20, channels=45, dense_depth=7, features=2048))
@@ -37,6 +40,17 @@ _MODELS.add("cpl_l", partial(cpl, depth=90, channels=60, dense_depth=15, feature
 _MODELS.add("cpl_xl", partial(cpl, depth=120, channels=70, dense_depth=15, features=4096))
 # "CPL XL, 236 M" in the tables of later papers has the sizes of SLL's X-Large.
 _MODELS.add("cpl_236m", partial(cpl, depth=70, channels=120, dense_depth=15, features=2048))
+# SLL's own sizes (Araujo et al. 2023).
+for _name, _sizes in (
+    ("s", (20, 45, 7)),
+    ("m", (30, 60, 10)),
+    ("l", (50, 90, 10)),
+    ("xl", (70, 120, 15)),
+):
+    _MODELS.add(
+        f"sll_{_name}",
+        partial(cpl, depth=_sizes[0], channels=_sizes[1], dense_depth=_sizes[2], layer="sll"),
+    )
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -11,7 +11,7 @@ matrix S and any positive vector v, ‖S‖² ≤ max_i (SᵀS v)_i / v_i.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.potential import evaluate_potential, potential_error
 from pipeline.verify.residual import residual_error
+from pipeline.verify.skew import evaluate_skew, skew_error
 from pipeline.verify.torus import polyphase
 
 UNIT = 2.0**-53
@@ -50,6 +51,8 @@ class LayerError:
             bias_norm = _bias_norm_upper(layer)
             if layer.kind == "convex_potential":
                 fan_in, abs_norm, bias_norm = potential_error(layer, abs_norm, bias_norm)
+            elif layer.kind == "skew_exponential":
+                fan_in, abs_norm, bias_norm = skew_error(layer, abs_norm, bias_norm)
         elif layer.branch is not None:
             absolute = [_abs_norm_upper(part) for part in layer.branch]
             biases = [_bias_norm_upper(part) for part in layer.branch]
@@ -107,6 +110,9 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
         assert hidden is not None
         return x + _convolve(second, hidden)
     assert layer.weight is not None and layer.bias is not None
+    if layer.kind == "skew_exponential":
+        plain = replace(layer, bias=np.zeros_like(layer.bias))
+        return evaluate_skew(layer, x, lambda term: _convolve(plain, term))
     product = _convolve(layer, x) if layer.axes is not None else x @ layer.weight.T + layer.bias
     return evaluate_potential(layer, x, product) if layer.kind == "convex_potential" else product
 

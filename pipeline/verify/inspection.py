@@ -32,6 +32,7 @@ from pipeline.verify.potential import prove_potential
 from pipeline.verify.refusal import Refusal, quote, require
 from pipeline.verify.residual import prove_residual
 from pipeline.verify.rows import Row, check_row, read_rows
+from pipeline.verify.skew import prove_skew
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import read_tensors
 from pipeline.verify.totals import check_totals
@@ -230,6 +231,8 @@ class Inspection:
         advance = self._progress(f"bound of {layer.name}")
         if layer.kind == "convex_potential":
             return prove_potential(layer, advance)
+        if layer.kind == "skew_exponential":
+            return prove_skew(layer, advance)
         if layer.axes is None:
             return prove_dense(layer.weight, layer.bound)
         return prove_convolution(layer.weight, layer.axes, layer.bound, layer.hint, advance)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.verify.torus import Axis, Torus
 
 TWIST = re.compile(r"[0-9]{1,4}(/[0-9]{1,4})?")
 WITHOUT_WEIGHTS = {"minmax", "flatten", *SIZES}
+MOST_TERMS = 64
 LARGEST_STRIDE = 64
 LARGEST_PADDING = 64
 LARGEST_SIDE = 1024
@@ -46,10 +47,12 @@ class Layer:
     """What a shift subtracts."""
     step: float = 0.0
     """h of a convex potential."""
+    inner: float = 0.0
+    """The norm of the kernel that the evidence of a truncated exponential names; not trusted."""
     branch: tuple[Layer, Layer] | None = None
     """The two convolutions of a residual block; their claims are hints."""
     size: int = 0
-    """The attribute of a layer without weights (`shapes.SIZES`)."""
+    """The attribute of a layer without weights (`shapes.SIZES`); J of a truncated exponential."""
     axes: tuple[Axis, Axis] | None = None
     """Geometry of a convolution."""
     hint: Torus | None = None
@@ -93,6 +96,10 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         attributes.only({"center"})
         center = attributes.number("center")
         return Layer(name, kind, shape, shape, bound, center=center)
+    if kind == "skew_exponential":
+        attributes.only({"terms"})
+        terms = attributes.count("terms", 1, MOST_TERMS)
+        return _read_skew(name, shape, bound, terms, evidence, store)
     if kind == "residual":
         attributes.only(set())
         return _read_residual(name, shape, bound, evidence, store)
@@ -138,6 +145,26 @@ def _read_residual(
     require(first.output_shape[0] % 2 == 0, f"layer {quote(name)} pairs an odd number of channels")
     require(second.output_shape == shape, f"layer {quote(name)}: the branch does not fit the skip")
     return Layer(name, "residual", shape, shape, bound, branch=(first, second))
+
+
+def _read_skew(
+    name: str,
+    shape: tuple[int, ...],
+    bound: float,
+    terms: int,
+    evidence: dict[str, Any],
+    store: TensorStore,
+) -> Layer:
+    """A square kernel that keeps the size of the maps; that it is skew is proved with its norm."""
+    side = store.peek(f"{name}.weight").shape[-1]
+    geometry = Record({"stride": 1, "padding": side // 2}, f"layer {quote(name)}")
+    layer = _read_convolution(name, shape, bound, geometry, evidence, store)
+    require(layer.output_shape == shape, f"layer {quote(name)} does not keep the shape of its maps")
+    norm = evidence.get("weight_norm")
+    known = isinstance(norm, float) and math.isfinite(norm)
+    require(known, f"layer {quote(name)}: its evidence names no norm of its kernel")
+    assert isinstance(norm, float)
+    return replace(layer, kind="skew_exponential", size=terms, inner=norm)
 
 
 def _read_potential(

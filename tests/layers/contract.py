@@ -42,8 +42,8 @@ class Case:
     """Of one input."""
     tightness: float = 1.2
     """The most that the bound may exceed the steepest slope that is found."""
-    is_linear: bool = False
-    """Affine, so that one Jacobian tells its norm."""
+    drift: float = 1e-5
+    """How far, relatively, training form and certified form may differ (a truncated series)."""
 
     def trained(self) -> LipschitzLayer:
         """A fresh layer whose parameters are not those of its initialisation."""
@@ -100,6 +100,8 @@ def frozen_norm(layer: LipschitzLayer, twin: ExportedLayer) -> Tensor | None:
         return None
     stored = twin.tensors()[f"{twin.name}.weight"]
     unit = float(request.weight.detach().abs().max()) / float(np.abs(stored).max())
+    if twin.kind == "skew_exponential":
+        return torch.tensor(unit)
     step = float(twin.tensors()[f"{twin.name}.step"][0])
     return torch.tensor(unit * math.sqrt(2 / step))
 
@@ -124,7 +126,7 @@ def check_export_computes_the_same(case: Case) -> None:
         inputs = point[None].float()
         found = (layer(inputs) if frozen is None else layer(inputs, frozen)).detach()
         assert found.dtype == torch.float32
-        assert float((found.double() - exact).norm()) <= 1e-5 * (float(exact.norm()) + 1)
+        assert float((found.double() - exact).norm()) <= case.drift * (float(exact.norm()) + 1)
 
 
 def check_record_is_the_whole_layer(case: Case) -> None:
@@ -288,7 +290,7 @@ def check_independent_check_agrees(case: Case) -> None:
     assert (ours is None) == (theirs is None)
     if ours is not None and theirs is not None:
         error = LayerError.of(layer.bound, ours)
-        for norm in (0.0, 1e-3, 1.0, 1e3):
+        for norm in (1e-6, 1e-3, 1.0, 1e3):
             mine = float(error.after(np.zeros(1), np.array([norm]))[0])
             own = theirs.gamma * (theirs.abs_norm * norm + theirs.bias_norm) + theirs.underflow
             assert mine >= own * (1 - 1e-9), "a certificate of ours would be refused"
