@@ -1,4 +1,4 @@
-"""Orthogonal layers: Cayley's dense layer and BCOP's convolution.
+"""Orthogonal layers: Cayley's dense layer, the same on patches, and BCOP's convolution.
 
 Notable:
 - They are orthogonal in exact arithmetic. What is exported is the product of it all, rounded to
@@ -61,6 +61,38 @@ class CayleyDense(LipschitzLayer):
         """As `LipschitzLayer.export`."""
         weight = to_float32(self.matrix(torch.float64))
         return [ExportedDense(name, input_shape, weight, to_float32(self.bias))]
+
+
+class CayleyPatches(LipschitzLayer):
+    """Orthonormal filters on patches that do not overlap: [B, I, H, W] -> [B, O, H/p, W/p].
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        patch: p, side and stride.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.dense = CayleyDense(in_channels * patch**2, out_channels)
+
+    def kernel(self, dtype: torch.dtype | None = None) -> Tensor:
+        """[O, I, p, p], computed in `dtype` (default: at least float32, without autocast)."""
+        return self.dense.matrix(dtype).view(self.dense.shape[0], -1, self.patch, self.patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return F.conv2d(x, self.kernel(), self.dense.bias, stride=self.patch)
+
+    def norm_request(self) -> NormRequest | None:
+        """None: orthogonal."""
+        return None
+
+    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
+        """As `LipschitzLayer.export`."""
+        weight, bias = to_float32(self.kernel(torch.float64)), to_float32(self.dense.bias)
+        return [ExportedConv2d(name, input_shape, weight, bias, self.patch, 0)]
 
 
 class BcopConv2d(LipschitzLayer):

@@ -1,14 +1,15 @@
 """CPL, networks of Convex Potential Layers (Meunier et al. 2022, Sections 4 and 5).
 
-    shift → [pixel unshuffle] → zero channels → conv potentials → pool → flatten → dense potentials
+    shift → [patches] → zero channels → conv potentials → pool → flatten → dense potentials
           → truncation, or normalised rows (LLN)
 
 Notable:
 - Every layer is 1-Lipschitz, so the trunk is, and no estimate of steepness enters the loss.
 - The paper's Table 1 names depths, channels and features, not the channels between the two
   convolutions of a layer: 5, as in the authors' code.
-- The paper's networks work at the full 32×32. Images of 64 and 224 px are unshuffled to 32×32 maps
-  first, an isometry without weights; the paper does not have them.
+- The paper's networks work at the full 32×32, and it has none for larger images. Those of 64 and
+  224 px become maps of 32×32 first: by unshuffling, an isometry without weights, where the channels
+  suffice (12 and 147 for colour), else by orthonormal filters on the same patches.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipeline.layers.cpl import ConvexPotentialConv2d, ConvexPotentialDense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.head import Head, NormalizedHead
 from pipeline.layers.isometries import PadChannels, PixelUnshuffle
-from pipeline.layers.orthogonal import CayleyDense
+from pipeline.layers.orthogonal import CayleyDense, CayleyPatches
 from pipeline.layers.pooling import AveragePool, MaxPool
 from pipeline.layers.shift import Shift
 from pipeline.layers.skew import SkewExponential
@@ -63,7 +64,7 @@ def cpl(
         image_size: H = W of the images.
         in_channels: C of the images.
         depth: "Conv. Layers" of Table 1.
-        channels: "Channels" of Table 1; at least as many as the unshuffled image has.
+        channels: "Channels" of Table 1; at least those of the image.
         dense_depth: "Lin. Layers" of Table 1; may be 0.
         features: "Lin. Features" of Table 1, the rows of W in the dense layers.
         conv_hidden: channels of W's output in the convolutional layers.
@@ -99,10 +100,10 @@ def cpl(
         require_number("step", step, above=0)
     if step is not None and layer == "sll":
         raise ValueError("model.step is of cpl layers, and model.layer is sll: leave it out")
-    if channels < in_channels * factor**2:
+    if factor == 1 and channels < in_channels:
         raise ValueError(
-            f"model.channels is {channels}, but images of {image_size} px unshuffled by {factor} "
-            f"have {in_channels * factor**2} channels already: take at least so many"
+            f"model.channels is {channels}, but the images have {in_channels} already: take at "
+            "least so many"
         )
 
     size = image_size // factor
@@ -123,12 +124,9 @@ def cpl(
             else SllDense(vector, features)
         )
         denses += [CayleyDense(vector, vector)] if skew else []
-    stem: dict[str, nn.Module] = {"shift": Shift(center)}
-    if factor > 1:
-        stem["unshuffle"] = PixelUnshuffle(factor)
     trunk = named_sequence(
-        **stem,
-        pad=PadChannels(channels),
+        shift=Shift(center),
+        **_stem(in_channels, channels, factor),
         convolutions=nn.Sequential(*convolutions),
         pool=AveragePool(POOL) if pooling == "average" else MaxPool(POOL),
         flatten=Flatten(),
@@ -136,3 +134,13 @@ def cpl(
     )
     top: Head = (TruncatedHead if head == "truncated" else NormalizedHead)(vector, num_classes)
     return LipschitzNetwork(trunk, top, (in_channels, image_size, image_size), power_iterations)
+
+
+def _stem(in_channels: int, channels: int, factor: int) -> dict[str, nn.Module]:
+    """From the image to maps of 32×32 (or the image's own size) with so many channels."""
+    unshuffled = in_channels * factor**2
+    if factor == 1:
+        return {"pad": PadChannels(channels)}
+    if unshuffled > channels:
+        return {"patches": CayleyPatches(in_channels, channels, factor)}
+    return {"unshuffle": PixelUnshuffle(factor), "pad": PadChannels(channels)}

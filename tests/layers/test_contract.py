@@ -15,7 +15,7 @@ from pipeline.layers.householder import Householder
 from pipeline.layers.isometries import PadChannels, PixelUnshuffle
 from pipeline.layers.linear_residual import LinearResidual
 from pipeline.layers.minmax import MinMax
-from pipeline.layers.orthogonal import BcopConv2d, CayleyDense
+from pipeline.layers.orthogonal import BcopConv2d, CayleyDense, CayleyPatches
 from pipeline.layers.pooling import AveragePool, MaxPool
 from pipeline.layers.residual import Residual
 from pipeline.layers.shift import Shift
@@ -49,6 +49,7 @@ CASES = {
     "group_sort_vector": Case(lambda: GroupSort(4), (8,)),
     "cayley_wide": Case(lambda: CayleyDense(6, 4), (6,)),
     "cayley_tall": Case(lambda: CayleyDense(4, 6), (4,)),
+    "cayley_patches": Case(lambda: CayleyPatches(2, 3, 2), (2, 6, 6)),
     "bcop": Case(lambda: BcopConv2d(4, 3), (4, 5, 5)),
     "soc": Case(lambda: SkewExponential(4, 3, 5), (4, 5, 5), drift=3e-4),
     "average_pool": Case(lambda: AveragePool(2), (3, 6, 4)),
