@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.verify import shapes
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.potential import evaluate_potential, potential_error
 from pipeline.verify.residual import residual_error
+from pipeline.verify.shapes import evaluate as evaluate_shape
 from pipeline.verify.skew import evaluate_skew, skew_error
 from pipeline.verify.torus import polyphase
 
@@ -101,12 +101,12 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     """[B, *input_shape] -> [B, *output_shape]."""
     if layer.kind == "shift":
         return x - layer.center
-    moved = shapes.evaluate(layer.kind, layer.size, x)
+    moved = evaluate_shape(layer.kind, layer.size, x)
     if moved is not None:
         return moved
     if layer.branch is not None:
         first, second = layer.branch
-        hidden = shapes.evaluate("minmax", 0, _convolve(first, x))
+        hidden = evaluate_shape("minmax", 0, _convolve(first, x))
         assert hidden is not None
         return x + _convolve(second, hidden)
     assert layer.weight is not None and layer.bias is not None

@@ -121,15 +121,13 @@ def _read_residual(
     store: TensorStore,
 ) -> Layer:
     """x + W₂·minmax(W₁x + b₁) + b₂: both convolutions keep the size of the maps."""
-    norms, hints = (evidence.get(key) for key in ("norms", "parts"))
     convolutions: list[Layer] = []
     for number, part in enumerate(("first", "second")):
-        is_list = isinstance(norms, list) and isinstance(hints, list)
-        claim, hint = (0.0, {})
-        if is_list and len(norms) == len(hints) == 2:
-            claim, hint = norms[number], hints[number]
-        known = isinstance(claim, float) and math.isfinite(claim) and isinstance(hint, dict)
-        require(known, f"layer {quote(name)}: its evidence names no norm of the {part} kernel")
+        claim, hint = _part(evidence, "norms", number), _part(evidence, "parts", number)
+        require(
+            isinstance(claim, float) and math.isfinite(claim) and isinstance(hint, dict),
+            f"layer {quote(name)}: its evidence names no norm of the {part} kernel",
+        )
         weight = store.peek(f"{name}.{part}.weight")
         require(
             weight.ndim == 4 and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 == 1,
@@ -145,6 +143,12 @@ def _read_residual(
     require(first.output_shape[0] % 2 == 0, f"layer {quote(name)} pairs an odd number of channels")
     require(second.output_shape == shape, f"layer {quote(name)}: the branch does not fit the skip")
     return Layer(name, "residual", shape, shape, bound, branch=(first, second))
+
+
+def _part(evidence: dict[str, Any], key: str, number: int) -> Any:
+    """Entry `number` of a list in the evidence, or None."""
+    values = evidence.get(key)
+    return values[number] if isinstance(values, list) and number < len(values) else None
 
 
 def _read_skew(
