@@ -1,6 +1,6 @@
-"""Isometries that change a map's shape: zero channels appended, pixels moved into channels.
+"""Isometries that change a map's shape: zero channels, pixels as channels, tokens for channels.
 
-Notable: both only place numbers elsewhere. Lipschitz constant 1, nothing rounded.
+Notable: they only place numbers elsewhere. Lipschitz constant 1, nothing rounded.
 """
 
 from __future__ import annotations
@@ -156,6 +156,83 @@ class PixelUnshuffle(LipschitzLayer):
     def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
         """As `LipschitzLayer.export`."""
         return [ExportedPixelUnshuffle(name, input_shape, self.factor)]
+
+
+@dataclass(frozen=True)
+class ExportedSwapTokens(ExactLayer):
+    """Channels and positions change places, as certified.
+
+    Raises:
+        ValueError: the channels do not make columns of the height.
+    """
+
+    kind: ClassVar[str] = "swap_tokens"
+
+    height: int
+    """Of the maps that come out."""
+
+    def __post_init__(self) -> None:
+        if len(self.input_shape) != 3 or self.input_shape[0] % self.height:
+            raise ValueError(
+                f"layer {self.name!r}: inputs of shape {list(self.input_shape)} cannot become maps "
+                f"of height {self.height}"
+            )
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """[H·W, height, C/height]."""
+        channels, *sides = self.input_shape
+        return sides[0] * sides[1], self.height, channels // self.height
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, H·W, height, C/height], exact."""
+        return _swapped(x, self.height)
+
+    def attributes(self) -> dict[str, Any]:
+        """`height`."""
+        return {"height": self.height}
+
+    @classmethod
+    def from_record(
+        cls,
+        name: str,
+        input_shape: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray],
+    ) -> Self:
+        """Read `height`.
+
+        Raises:
+            ValueError: it is missing or no whole number of at least 1.
+        """
+        return cls(name, input_shape, read_int(name, attributes, "height", least=1))
+
+
+class SwapTokens(LipschitzLayer):
+    """Channels and positions change places: [B, C, H, W] -> [B, H·W, height, C/height].
+
+    A convolution of one pixel then mixes positions. Twice, with the right heights, is the identity.
+    """
+
+    def __init__(self, height: int) -> None:
+        super().__init__()
+        self.height = height
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return _swapped(x, self.height)
+
+    def norm_request(self) -> NormRequest | None:
+        """None: an isometry."""
+        return None
+
+    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
+        """As `LipschitzLayer.export`."""
+        return [ExportedSwapTokens(name, input_shape, self.height)]
+
+
+def _swapped(x: Tensor, height: int) -> Tensor:
+    return x.flatten(2).transpose(1, 2).reshape(len(x), -1, height, x.shape[1] // height)
 
 
 def _padded(x: Tensor, channels: int) -> Tensor:

@@ -14,6 +14,8 @@ from pipeline.layers.conv2d import Conv2d
 from pipeline.layers.cpl import ConvexPotentialConv2d
 from pipeline.layers.group_sort import GroupSort
 from pipeline.layers.householder import Householder
+from pipeline.layers.isometries import SwapTokens
+from pipeline.layers.l2_attention import L2Attention
 from pipeline.layers.linear_residual import LinearResidual
 from pipeline.layers.minmax import MinMax
 from pipeline.layers.orthogonal import BcopConv2d
@@ -22,7 +24,9 @@ from pipeline.layers.skew import SkewExponential
 from pipeline.layers.sll import SllConv2d
 from pipeline.models.options import named_sequence
 
-BLOCKS = ("linear", "convolution", "residual", "aol", "bcop", "soc", "cpl", "sll")
+TRANSFORMERS = ("spatial_mlp_liffn", "spatial_mlp_ffn", "l2_attention_ffn")
+"""Appendix I: what stands for self-attention, and for the feed-forward block."""
+BLOCKS = ("linear", "convolution", "residual", "aol", "bcop", "soc", "cpl", "sll", *TRANSFORMERS)
 ACTIVATIONS = ("minmax", "householder", "group_sort")
 KERNEL = 3
 GROUP = 4
@@ -45,6 +49,8 @@ def backbone_block(
         return named_sequence(conv=ConvexPotentialConv2d(width, width, KERNEL, size))
     if kind == "sll":
         return named_sequence(conv=SllConv2d(width, width, KERNEL))
+    if kind in TRANSFORMERS:
+        return _transformer(kind, width, depth, size, activation)
     return named_sequence(conv=_layer(kind, width, depth, size), act=activation)
 
 
@@ -64,6 +70,27 @@ def make_activation(kind: str, channels: int) -> LipschitzLayer:
             )
         return GroupSort(GROUP)
     return MinMax()
+
+
+def _transformer(
+    kind: str, width: int, depth: int, size: int, activation: LipschitzLayer
+) -> nn.Sequential:
+    """Positions are mixed, then channels; no layer normalisation, which is not Lipschitz."""
+    feed = (
+        LinearResidual(width, depth, size, kernel_size=1)
+        if kind.endswith("liffn")
+        else Residual(width, width, 1, size)
+    )
+    if kind.startswith("l2_attention"):
+        heads = next(count for count in (4, 2, 1) if width % count == 0)
+        return named_sequence(attention=L2Attention(width, heads, size), feed=feed, act=activation)
+    return named_sequence(
+        tokens=SwapTokens(width),
+        mix=LinearResidual(size**2, depth, (width, 1), kernel_size=1),
+        channels=SwapTokens(size),
+        feed=feed,
+        act=activation,
+    )
 
 
 def _layer(kind: str, width: int, depth: int, size: int) -> LipschitzLayer:

@@ -6,6 +6,7 @@ import fnmatch
 from functools import partial
 from typing import Any
 
+from pipeline.models.blocks import TRANSFORMERS
 from pipeline.models.cpl import cpl
 from pipeline.models.liresnet import liresnet
 from pipeline.models.network import LipschitzNetwork
@@ -29,6 +30,9 @@ for _depth in (6, 12, 18):
         _MODELS.add(
             f"{_name}_l{_depth}w256", partial(liresnet, depth=_depth, width=256, block=_block)
         )
+# Appendix I: Lipschitz transformers, by default L12W256.
+for _block in TRANSFORMERS:
+    _MODELS.add(f"transformer_{_block}", partial(liresnet, depth=12, width=256, block=_block))
 # LiResNet's skeleton with the layers of others.
 for _block in ("aol", "bcop", "soc", "cpl", "sll"):
     _MODELS.add(f"{_block}_net", partial(liresnet, block=_block))

@@ -1,8 +1,8 @@
 """Layers without weights that move, compare or average numbers: what they take and what they do.
 
 Notable: each has the Lipschitz constant 1, and all but the average round nothing.
-- pad_channels appends zero channels, pixel_unshuffle makes channels of s×s pixels, flatten makes a
-  vector: isometries.
+- pad_channels appends zero channels, pixel_unshuffle makes channels of s×s pixels, swap_tokens has
+  channels and positions change places, flatten makes a vector: isometries.
 - max_pool takes the largest of every q×q window. The windows are disjoint, and a maximum moves no
   further than the vector of its inputs.
 - average_pool divides the sum of a window by q: a row of q² entries 1/q has norm 1, and rows of
@@ -23,6 +23,7 @@ from pipeline.verify.strict_json import Record
 SIZES = {
     "pad_channels": "channels",
     "pixel_unshuffle": "factor",
+    "swap_tokens": "height",
     "max_pool": "size",
     "average_pool": "size",
     "group_sort": "size",
@@ -56,6 +57,9 @@ def output_shape(kind: str, shape: tuple[int, ...], size: int, where: str) -> tu
     if kind == "pad_channels":
         require(len(shape) == 3 and shape[0] <= size, misfit)
         return (size, *shape[1:])
+    if kind == "swap_tokens":
+        require(len(shape) == 3 and shape[0] % size == 0, misfit)
+        return (shape[1] * shape[2], size, shape[0] // size)
     if kind in ("max_pool", "average_pool", "pixel_unshuffle"):
         require(len(shape) == 3 and shape[1] % size == 0 and shape[2] % size == 0, misfit)
         channels = shape[0] * size**2 if kind == "pixel_unshuffle" else shape[0]
@@ -77,6 +81,9 @@ def evaluate(kind: str, size: int, x: Float64) -> Float64 | None:
     if kind == "pad_channels":
         zeros = np.zeros((len(x), size - x.shape[1], *x.shape[2:]))
         return np.concatenate([x, zeros], axis=1)
+    if kind == "swap_tokens":
+        tokens = x.reshape(len(x), x.shape[1], -1)
+        return np.moveaxis(tokens, 1, 2).reshape(len(x), -1, size, x.shape[1] // size)
     if kind not in ("max_pool", "average_pool", "pixel_unshuffle"):
         return None
     batch, channels, high, wide = x.shape

@@ -12,7 +12,7 @@ from pipeline.layers.exported import KINDS
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.group_sort import GroupSort
 from pipeline.layers.householder import Householder
-from pipeline.layers.isometries import PadChannels, PixelUnshuffle
+from pipeline.layers.isometries import PadChannels, PixelUnshuffle, SwapTokens
 from pipeline.layers.linear_residual import LinearResidual
 from pipeline.layers.minmax import MinMax
 from pipeline.layers.orthogonal import BcopConv2d, CayleyDense, CayleyPatches
@@ -56,6 +56,8 @@ CASES = {
     "average_pool_3": Case(lambda: AveragePool(3), (2, 6, 6)),
     "max_pool": Case(lambda: MaxPool(2), (3, 6, 4)),
     "pad_channels": Case(lambda: PadChannels(5), (3, 4, 4)),
+    "swap_tokens": Case(lambda: SwapTokens(2), (4, 3, 5)),
+    "spatial_mlp": Case(lambda: LinearResidual(6, 3, (4, 1), kernel_size=1), (6, 4, 1)),
     "pixel_unshuffle": Case(lambda: PixelUnshuffle(2), (3, 6, 4)),
 }
 

@@ -20,7 +20,11 @@ from tests.verify.test_certified import certified
 BACKBONE = {"depth": 2, "width": 8, "features": 16}
 POTENTIALS = {"depth": 2, "channels": 6, "dense_depth": 2, "features": 12}
 NETWORKS = {
-    **{f"block {block}": ("liresnet", BACKBONE | {"block": block}) for block in BLOCKS},
+    **{
+        f"block {block}": ("liresnet", BACKBONE | {"block": block})
+        for block in BLOCKS
+        if block != "l2_attention_ffn"
+    },
     **{name: ("liresnet", BACKBONE | {"activation": name}) for name in ACTIVATIONS[1:]},
     "cpl": ("cpl", POTENTIALS),
     "cpl, max, LLN": ("cpl", POTENTIALS | {"pooling": "max", "head": "normalized"}),
@@ -95,6 +99,18 @@ def test_the_certified_network_is_nearly_the_trained_one() -> None:
     assert float((model(images).logits - exact).detach().abs().max()) < 0.05
 
 
+def test_attention_trains_and_is_refused() -> None:
+    torch.manual_seed(0)
+    model = build_model("liresnet", 4, 8, 1, **BACKBONE, block="l2_attention_ffn")
+    prediction = model(torch.rand(2, 1, 8, 8))
+    (prediction.logits.sum() + prediction.margin_lipschitz.sum()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    reason = model.refusal()
+    assert reason is not None and "'backbone.0.attention'" in reason and "softmax" in reason
+    with pytest.raises(ValueError, match="cannot be certified"):
+        model.export()
+
+
 def test_a_fixed_step_trains_and_is_refused() -> None:
     model = build_model("cpl", 10, 8, 1, **POTENTIALS, step=0.5)
     model(torch.rand(2, 1, 8, 8)).logits.sum().backward()
@@ -163,7 +179,7 @@ def test_large_images_become_maps_of_32(size: int, first: str) -> None:
 
 def test_names_by_pattern() -> None:
     assert list_models("cpl_?") == ["cpl_l", "cpl_m", "cpl_s"]
-    assert list_models("transformers*") == []
+    assert len(list_models("transformer_*")) == 3 and list_models("bert*") == []
     assert set(list_models("liresnet_l*w256")) >= {f"liresnet_l{d}w256" for d in (6, 12, 36)}
 
 
