@@ -116,7 +116,7 @@ def test_a_fixed_step_trains_and_is_refused() -> None:
     model(torch.rand(2, 1, 8, 8)).logits.sum().backward()
     reason = model.refusal()
     assert reason is not None and "'convolutions.0' cannot be certified: its steps are" in reason
-    with pytest.raises(ValueError, match="take model.step null"):
+    with pytest.raises(ValueError, match=r"take model\.step null"):
         model.export()
 
 
@@ -203,7 +203,7 @@ def test_mistakes_of_a_user(name: str, options: dict, sentence: str) -> None:
 
 
 def test_an_image_size_without_a_stem() -> None:
-    with pytest.raises(ValueError, match="model.image_size is 48, but cpl has stems for 8, 28"):
+    with pytest.raises(ValueError, match=r"model\.image_size is 48, but cpl has stems for 8, 28"):
         build_model("cpl", 10, 48)
 
 
