@@ -99,7 +99,7 @@ class ExportedResidual(ExportedLayer):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """`first.weight`, `first.bias`, `second.weight`, `second.bias`."""
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for part, weight, bias in zip(PARTS, self.weights, self.biases, strict=True):
             found |= {f"{self.name}.{part}.weight": weight, f"{self.name}.{part}.bias": bias}
         return found
