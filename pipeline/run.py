@@ -30,7 +30,7 @@ from pipeline.training.loop import Loop, Plan, check_batch_size
 from pipeline.training.peak_memory import peak_memory
 from pipeline.training.run_directory import directory_of, prepare, writing
 from pipeline.training.sample_log import SampleLog
-from pipeline.training.schedules import EpsilonRamp, LearningRate
+from pipeline.training.schedules import EpsilonRamp, learning_rate_of
 from pipeline.training.stop_request import stop_requests
 from pipeline.training.telemetry import Telemetry
 from pipeline.training.threatening import ThreateningClasses
@@ -81,6 +81,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
     directory = directory_of(config, trial=max_steps is not None)
     make_deterministic(config.seed)
     model = _build_model(config)
+    _refuse_late_refusal(config, model)
     objective = build_objective(config.objective.name, **config.objective.options)
     with ExitStack() as stack:
         with distributed.together():  # what is missing on one node
@@ -96,7 +97,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             epochs=training.epochs,
             batch_size=training.batch_size,
             accumulation=training.accumulation,
-            learning_rate=LearningRate.of(config, loader.steps_per_epoch),
+            learning_rate=learning_rate_of(config, loader.steps_per_epoch),
             epsilon=EpsilonRamp.of(config, loader.steps_per_epoch),
             clip_norm=config.optimizer.clip_norm,
             max_steps=max_steps,
@@ -229,6 +230,17 @@ def _build_model(config: RunConfig) -> LipschitzNetwork:
         in_channels=model.in_channels,
         **model.options,
     )
+
+
+def _refuse_late_refusal(config: RunConfig, model: LipschitzNetwork) -> None:
+    """A network that gets no certificate says so before it trains, not after.
+
+    Raises:
+        ValueError: it gets none, and the run wants one.
+    """
+    reason = model.refusal()
+    if reason is not None and config.task == "train" and config.certification.at_end:
+        raise ValueError(f"{reason}; to train without a certificate set certification.at_end false")
 
 
 def _open_val(config: RunConfig, spec: str | None) -> BlockLoader:

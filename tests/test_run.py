@@ -30,6 +30,9 @@ def config(output: Path, *words: str) -> RunConfig:
         (["--training.warmup_epochs", "2"], "training.warmup_epochs 2 must be smaller"),
         (["--training.batch_size", "2000"], "2000 is larger than the 1437 images"),
         (["--objective.name", "emmma"], "emma"),
+        (["--model.block", "l2_attention_ffn"], "'backbone.0.attention' cannot be certified"),
+        (["--model.block", "l2_attention_ffn"], "set certification.at_end false"),
+        (["--training.schedule", "triangular"], "the triangular schedule is its own warm-up"),
     ],
 )
 def test_refused_before_anything_is_written(

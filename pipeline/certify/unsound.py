@@ -72,10 +72,11 @@ def power_iteration_norm(layer: ExportedLayer) -> float:
     As Lanczos does it: the products WᵀW v of a power iteration are kept, and the estimate is the
     largest over all that they span. It is never lower than that of the plain iteration, and there
     in a tenth of the products. Only the layer's forward and its derivative are used, so any affine
-    kind will do; an exact layer (MinMax, flatten) is a contraction by comparison and counts 1.
+    kind will do. A layer that papers call 1-Lipschitz by design (MinMax, a Convex Potential Layer)
+    is taken at their word.
     """
-    if layer.rounding() is None:
-        return 1.0
+    if layer.presumed_lipschitz is not None:
+        return layer.presumed_lipschitz
     size = math.prod(layer.input_shape)
     steps = min(STEPS, size)
     with torch.no_grad():

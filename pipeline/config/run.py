@@ -9,9 +9,9 @@ Notable:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.config.cluster import ClusterConfig
 from pipeline.config.data import DataConfig
@@ -67,8 +67,10 @@ class EpsilonConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """NAdam with Lookahead, as one optimizer (LiResNet, Appendix B.1)."""
+    """NAdam with Lookahead, as one optimizer (LiResNet, Appendix B.1), or Adam (CPL, Section 5)."""
 
+    name: Literal["nadam", "adam"] = "nadam"
+    """"nadam" has Lookahead and `momentum_decay`; "adam" has neither."""
     lr: float = Field(1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
@@ -80,6 +82,15 @@ class OptimizerConfig(Section):
     clip_norm: float | None = Field(None, gt=0)
     """Largest l2 norm of the whole gradient."""
 
+    @model_validator(mode="after")
+    def _adam_has_no_lookahead(self) -> Self:
+        for key in ("momentum_decay", "lookahead_steps", "lookahead_alpha"):
+            if self.name == "adam" and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} belongs to nadam, and optimizer.name is adam: leave it out"
+                )
+        return self
+
 
 class TrainingConfig(Section):
     """Length, batch and precision."""
@@ -89,7 +100,10 @@ class TrainingConfig(Section):
     accumulation: int = Field(1, gt=0)
     """Micro-batches a step; batch_size must be divisible by processes × accumulation."""
     warmup_epochs: float = Field(0, ge=0)
-    """Linear warm-up of the learning rate; cosine decay to zero after it."""
+    """Linear warm-up of the learning rate before the cosine."""
+    schedule: Literal["cosine", "triangular"] = "cosine"
+    """Of the learning rate: half a cosine to zero, or up to 40 % of the training, down to a
+    twentieth at 80 % and to zero at the end (CPL, Section 5.1)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     validate_every: int = Field(1, ge=0)
     """Epochs between validations; 0 validates after the last epoch only."""

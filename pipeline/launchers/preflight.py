@@ -20,7 +20,7 @@ from pipeline.models import build_model
 from pipeline.objectives import build_objective
 from pipeline.training.loop import check_batch_size
 from pipeline.training.run_directory import refuse_other_run
-from pipeline.training.schedules import EpsilonRamp, LearningRate
+from pipeline.training.schedules import EpsilonRamp, learning_rate_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def check_run(config: RunConfig) -> None:
     if config.task == "train":
         training = config.training
         check_batch_size(training.batch_size, config.cluster.tasks, training.accumulation)
-        LearningRate.of(config, steps_per_epoch=1)
+        learning_rate_of(config, steps_per_epoch=1)
         EpsilonRamp.of(config, steps_per_epoch=1)
         _check_data(config, "data.train", config.data.train, "train", "train")
     _check_data(config, "data.val", config.data.val, "val", "exact")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.layers.exported import ExportedLayer
 from pipeline.lipschitz.power_iteration import NormRequest
 
 
 class LipschitzLayer(nn.Module, ABC):
-    """A layer that knows its training estimate and its exported twin."""
+    """A layer that knows its training estimate and its exported twin.
+
+    `forward` takes x, and the estimate asked for by `scale_request` where that is not None.
+    """
 
     @abstractmethod
     def norm_request(self) -> NormRequest | None:
@@ -23,6 +26,26 @@ class LipschitzLayer(nn.Module, ABC):
 
         None says that the constant is exactly 1 for every value of the parameters.
         """
+
+    def norm_requests(self) -> list[NormRequest]:
+        """The linear maps whose norms `lipschitz` puts together; none where the constant is 1."""
+        request = self.norm_request()
+        return [] if request is None else [request]
+
+    def lipschitz(self, norms: list[Tensor]) -> Tensor:
+        """The training estimate of the layer's constant from those of `norm_requests`, in order."""
+        return norms[0]
+
+    def scale_request(self) -> NormRequest | None:
+        """The linear map whose estimated norm `forward` divides by; None where it needs none.
+
+        It is estimated together with the norms of all other layers, before the forward.
+        """
+        return None
+
+    def refusal(self) -> str | None:
+        """Why no certificate can be given to a network with this layer; None where one can."""
+        return None
 
     @abstractmethod
     def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
@@ -35,5 +58,21 @@ class LipschitzLayer(nn.Module, ABC):
             input_shape: of one input, without the batch.
 
         Raises:
-            ValueError: the layer cannot take inputs of that shape.
+            ValueError: the layer cannot take inputs of that shape, or as `refusal`.
         """
+
+
+class CompositeLayer(LipschitzLayer):
+    """A layer whose constant is put together of several norms."""
+
+    def norm_request(self) -> NormRequest | None:
+        """No single one."""
+        raise TypeError(f"{type(self).__name__} has several norm_requests")
+
+    @abstractmethod
+    def norm_requests(self) -> list[NormRequest]:
+        """See `LipschitzLayer.norm_requests`."""
+
+    @abstractmethod
+    def lipschitz(self, norms: list[Tensor]) -> Tensor:
+        """See `LipschitzLayer.lipschitz`."""

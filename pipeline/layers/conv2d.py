@@ -34,6 +34,31 @@ def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
+def convolve(x: Tensor, weight: np.ndarray, bias: np.ndarray, stride: int, padding: int) -> Tensor:
+    """A convolution by unfolding and one matrix product: [B, I, H, W] -> [B, O, H', W'].
+
+    Args:
+        x: float64 (or whatever it is to be computed in).
+        weight: [O, I, kh, kw].
+        bias: [O].
+        stride: of both axes.
+        padding: zeros on each side.
+    """
+    outputs, _, *kernel = weight.shape
+    height, width = (
+        output_size(size, side, stride, padding)
+        for size, side in zip(x.shape[2:], kernel, strict=True)
+    )
+    matrix = torch.from_numpy(weight).to(x).flatten(1)  # [O, I·kh·kw]
+    shift = torch.from_numpy(bias).to(x).view(outputs, 1)
+    images = max(1, COLUMN_ENTRIES // (matrix.shape[1] * height * width))
+    pieces = [
+        matrix @ F.unfold(part, tuple(kernel), padding=padding, stride=stride) + shift
+        for part in x.split(images)
+    ]
+    return torch.cat(pieces).view(-1, outputs, height, width)
+
+
 @dataclass(frozen=True)
 class ExportedConv2d(ExportedLayer):
     """A convolution as certified.
@@ -71,16 +96,7 @@ class ExportedConv2d(ExportedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, I, H, W] -> [B, O, H', W'], float64."""
-        outputs, _, *kernel = self.weight.shape
-        height, width = self.output_shape[1:]
-        matrix = torch.from_numpy(self.weight).to(x).flatten(1)  # [O, I·kh·kw]
-        bias = torch.from_numpy(self.bias).to(x).view(outputs, 1)
-        images = max(1, COLUMN_ENTRIES // (matrix.shape[1] * height * width))
-        pieces = [
-            matrix @ F.unfold(part, tuple(kernel), padding=self.padding, stride=self.stride) + bias
-            for part in x.split(images)
-        ]
-        return torch.cat(pieces).view(-1, outputs, height, width)
+        return convolve(x, self.weight, self.bias, self.stride, self.padding)
 
     def norm_bound(self) -> NormBound:
         """Proved upper bound of the norm of the padded, strided operator at this input size."""

@@ -42,6 +42,9 @@ class ExportedLayer(ABC):
     """One layer. Subclasses are frozen dataclasses that add their arrays and attributes."""
 
     kind: ClassVar[str]
+    presumed_lipschitz: ClassVar[float | None] = None
+    """What papers take its constant for without computing anything; None where they run a power
+    iteration. For `vra_unsound` alone."""
 
     name: str
     """Dotted and unique in the network, e.g. "backbone.3.conv"; prefix of its tensors' names."""
@@ -100,6 +103,8 @@ class ExportedLayer(ABC):
 
 class ExactLayer(ExportedLayer):
     """A layer without tensors that is 1-Lipschitz and, in floats, rounds nothing."""
+
+    presumed_lipschitz: ClassVar[float | None] = 1.0
 
     def norm_bound(self) -> NormBound:
         """1, exactly."""

@@ -9,6 +9,7 @@ Notable:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -69,7 +70,19 @@ class ExportedHead:
         return cls(read_tensor(tensors, WEIGHT, ndim=2), read_tensor(tensors, BIAS, ndim=1))
 
 
-class NormalizedHead(nn.Module):
+class Head(nn.Module, ABC):
+    """A head in training: from features to logits, and how far apart its rows are."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, d] -> logits [B, K] and the distances between rows [K, K], both at least float32."""
+
+    @abstractmethod
+    def export(self) -> ExportedHead:
+        """The exact head that is certified."""
+
+
+class NormalizedHead(Head):
     """The head in training.
 
     Args:

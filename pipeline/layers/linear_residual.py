@@ -30,38 +30,46 @@ class LinearResidual(LipschitzLayer):
     Args:
         width: channels in and out.
         depth: L, the number of blocks in the backbone.
-        input_size: H = W of the maps.
+        input_size: H = W of the maps, or (H, W).
+        kernel_size: odd; 1 makes the LiFFN of a transformer (Appendix I).
     """
 
     vector: Tensor
 
-    def __init__(self, width: int, depth: int, input_size: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        input_size: int | tuple[int, int],
+        kernel_size: int = KERNEL_SIZE,
+    ) -> None:
         super().__init__()
+        sizes = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.scale = 1 / math.sqrt(depth)
-        self.weight = nn.Parameter(torch.empty(width, width, KERNEL_SIZE, KERNEL_SIZE))
+        self.margin = kernel_size // 2
+        self.weight = nn.Parameter(torch.empty(width, width, kernel_size, kernel_size))
         self.beta = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
-        self.register_buffer("vector", start_vector((width, input_size, input_size)))
+        self.register_buffer("vector", start_vector((width, *sizes)))
         # As in the authors' code: small enough that the block is the identity to begin with.
-        nn.init.normal_(self.weight, std=1 / (KERNEL_SIZE**2 * width))
+        nn.init.normal_(self.weight, std=1 / (kernel_size**2 * width))
 
     def kernel(self, dtype: torch.dtype | None = None) -> Tensor:
         """I + β·W/√L as one kernel [W, W, 3, 3], computed in `dtype` (default: the weight's)."""
         weight = self.weight.to(dtype or self.weight.dtype)
         factor = (self.beta.to(weight) * self.scale).view(-1, 1, 1, 1)
         identity = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
-        margin = KERNEL_SIZE // 2
-        return F.pad(identity[:, :, None, None], [margin] * 4) + factor * weight
+        return F.pad(identity[:, :, None, None], [self.margin] * 4) + factor * weight
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, H, W] -> the same shape."""
-        return F.conv2d(x, self.kernel(), self.bias, padding=KERNEL_SIZE // 2)
+        return F.conv2d(x, self.kernel(), self.bias, padding=self.margin)
 
     def norm_request(self) -> NormRequest | None:
         """The folded kernel."""
-        return NormRequest(self.kernel(), self.vector, padding=KERNEL_SIZE // 2)
+        return NormRequest(self.kernel(), self.vector, padding=self.margin)
 
     def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
         """As `LipschitzLayer.export`."""
         weight, bias = to_float32(self.kernel(torch.float64)), to_float32(self.bias)
-        return [ExportedConv2d(name, input_shape, weight, bias, 1, KERNEL_SIZE // 2)]
+        return [ExportedConv2d(name, input_shape, weight, bias, 1, self.margin)]

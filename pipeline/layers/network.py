@@ -14,7 +14,19 @@ import numpy as np
 from torch import Tensor
 
 # Importing a layer's file registers its exported kind.
-from pipeline.layers import conv2d, dense, flatten, minmax, shift  # noqa: F401
+from pipeline.layers import (  # noqa: F401
+    conv2d,
+    convex_potential,
+    dense,
+    flatten,
+    group_sort,
+    isometries,
+    minmax,
+    pooling,
+    residual,
+    shift,
+    skew,
+)
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.layers.head import ExportedHead
 

@@ -15,9 +15,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -25,10 +23,10 @@ from pipeline.layers.conv2d import Conv2d, output_size
 from pipeline.layers.dense import Dense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.head import NormalizedHead
-from pipeline.layers.linear_residual import LinearResidual
-from pipeline.layers.minmax import MinMax
 from pipeline.layers.shift import Shift
+from pipeline.models.blocks import ACTIVATIONS, BLOCKS, backbone_block, make_activation
 from pipeline.models.network import LipschitzNetwork
+from pipeline.models.options import named_sequence, require_choice, require_count, require_number
 
 NECK_KERNEL = 4
 """Side and stride of the neck's patches."""
@@ -63,8 +61,10 @@ def liresnet(
     neck_factor: int = 1,
     center: float = 0.5,
     power_iterations: int = 5,
+    block: str = "linear",
+    activation: str = "minmax",
 ) -> LipschitzNetwork:
-    """Build a LiResNet, e.g. L12W588 with `depth=12, width=588`.
+    """Build a LiResNet, e.g. L12W588 with `depth=12, width=588`, or a network it is compared with.
 
     Args:
         num_classes: K.
@@ -77,6 +77,9 @@ def liresnet(
         neck_factor: the neck's convolution has `neck_factor · width` outputs.
         center: subtracted from every pixel value.
         power_iterations: steps of power iteration a forward.
+        block: one of `pipeline.models.blocks.BLOCKS`: "linear" is LiResNet's, "convolution" makes
+            the ConvNet of Table 2, "residual" the conventional ResNet of Appendix D.
+        activation: one of `pipeline.models.blocks.ACTIVATIONS`, everywhere.
 
     Raises:
         ValueError: an image size without a stem, an odd width, or an option out of range.
@@ -86,60 +89,43 @@ def liresnet(
         raise ValueError(f"model.image_size is {image_size!r}, but liresnet has stems for {sizes}")
     stem = STEMS[image_size]
     features = stem.features if features is None else features
-    _require("num_classes", num_classes, least=2)
-    _require("in_channels", in_channels)
-    _require("depth", depth)
-    _require("width", width, even=True)
-    _require("features", features, even=True)
-    _require("neck_factor", neck_factor)
-    _require("power_iterations", power_iterations)
-    if isinstance(center, bool) or not isinstance(center, int | float) or not math.isfinite(center):
-        raise ValueError(f"model.center is {center!r}, expected a finite number")
+    require_count("num_classes", num_classes, least=2)
+    require_count("in_channels", in_channels)
+    require_count("depth", depth)
+    require_count("width", width, even=True)
+    require_count("features", features, even=True)
+    require_count("neck_factor", neck_factor)
+    require_count("power_iterations", power_iterations)
+    require_number("center", center)
+    require_choice("block", block, BLOCKS)
+    require_choice("activation", activation, ACTIVATIONS)
 
     size = output_size(image_size, stem.kernel, stem.stride, stem.padding)
     neck_channels = neck_factor * width
     neck_padding = math.ceil((-size % NECK_KERNEL) / 2)
     neck_size = output_size(size, NECK_KERNEL, NECK_KERNEL, neck_padding)
     blocks = [
-        _sequence(conv=LinearResidual(width, depth, size), act=MinMax()) for _ in range(depth)
+        backbone_block(block, width, depth, size, make_activation(activation, width))
+        for _ in range(depth)
     ]
-    trunk = _sequence(
+    trunk = named_sequence(
         shift=Shift(center),
-        stem=_sequence(
+        stem=named_sequence(
             conv=Conv2d(
                 in_channels, width, stem.kernel, stem.stride, stem.padding, input_size=image_size
             ),
-            act=MinMax(),
+            act=make_activation(activation, width),
         ),
         backbone=nn.Sequential(*blocks),
-        neck=_sequence(
+        neck=named_sequence(
             conv=Conv2d(
                 width, neck_channels, NECK_KERNEL, NECK_KERNEL, neck_padding, input_size=size
             ),
-            act=MinMax(),
+            act=make_activation(activation, neck_channels),
             flatten=Flatten(),
             dense=Dense(neck_channels * neck_size**2, features),
-            dense_act=MinMax(),
+            dense_act=make_activation(activation, features),
         ),
     )
     head = NormalizedHead(features, num_classes)
     return LipschitzNetwork(trunk, head, (in_channels, image_size, image_size), power_iterations)
-
-
-def _sequence(**layers: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(layers))
-
-
-def _require(name: str, value: Any, least: int = 1, even: bool = False) -> None:
-    """Refuse an option that is not a whole number of at least `least`, or odd where it must not be.
-
-    Raises:
-        ValueError: naming the option and the value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"model.{name} is {value!r}, expected a whole number of at least {least}")
-    if even and value % 2:
-        raise ValueError(
-            f"model.{name} is {value}, but MinMax pairs channels and needs an even number: "
-            f"take {value - 1 or 2} or {value + 1}"
-        )

@@ -11,13 +11,14 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer
-from pipeline.layers.head import NormalizedHead
+from pipeline.layers.head import Head
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.power_iteration import estimate_norms
 from pipeline.stopwatch import part
@@ -40,7 +41,7 @@ class LipschitzNetwork(nn.Module):
     def __init__(
         self,
         trunk: nn.Sequential,
-        head: NormalizedHead,
+        head: Head,
         input_shape: tuple[int, int, int],
         power_iterations: int,
     ) -> None:
@@ -53,7 +54,7 @@ class LipschitzNetwork(nn.Module):
         """In training: True takes the vectors as they are and leaves them. The loop sets it for the
         micro-batches after the first, so that all of a step are judged by the same estimates."""
         self.norm_names: list[str] = [
-            name for name, layer in self.named_layers() if layer.norm_request() is not None
+            name for name, layer in self.named_layers() if layer.norm_requests()
         ]
         """Names of the entries of `Prediction.layer_lipschitz`."""
 
@@ -79,22 +80,52 @@ class LipschitzNetwork(nn.Module):
                 f"[0, 1] and is given {images.dtype} of shape {list(images.shape[1:])}"
             )
         with part("lipschitz"):
-            layer_lipschitz = self._estimate_layers()
-        logits, distances = self.head(self.trunk(images))
+            layer_lipschitz, scales = self._estimate_layers()
+        x = images
+        for name, layer in self.named_layers():
+            x = layer(x, scales[name]) if name in scales else layer(x)
+        logits, distances = self.head(x)
         with torch.autocast(images.device.type, enabled=False):
             steepness = layer_lipschitz.double().prod()
             margin_lipschitz = (steepness * distances.double()).to(distances.dtype)
         return Prediction(logits, margin_lipschitz, layer_lipschitz)
 
-    def _estimate_layers(self) -> Tensor:
-        """[n] training estimates of the layers in `norm_names`."""
-        requests = [layer.norm_request() for _, layer in self.named_layers()]
+    def _estimate_layers(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Estimates of the layers in `norm_names` [n], and by name of those that scale themselves.
+
+        All of them in one call, so that layers of equal shape share a product.
+        """
+        layers = list(self.named_layers())
+        norms = [layer.norm_requests() for _, layer in layers]
+        scales = [layer.scale_request() for _, layer in layers]
+        requests = [*chain(*norms), *(request for request in scales if request is not None)]
+        if not requests:
+            return torch.ones(0, device=next(self.parameters()).device), {}
         hold = self.training and self.hold_power_iteration
-        return estimate_norms(
-            [request for request in requests if request is not None],
+        estimates = estimate_norms(
+            requests,
             iterations=0 if hold else self.power_iterations,
             update=self.training and not hold,
         )
+        found = iter(estimates)
+        constants = [
+            layer.lipschitz([next(found) for _ in asked])
+            for (_, layer), asked in zip(layers, norms, strict=True)
+            if asked
+        ]
+        names = [name for (name, _), asked in zip(layers, scales, strict=True) if asked is not None]
+        return (
+            torch.stack(constants) if constants else estimates[:0],
+            dict(zip(names, found, strict=True)),
+        )
+
+    def refusal(self) -> str | None:
+        """Why this network can get no certificate, naming the layer; None where it can get one."""
+        for name, layer in self.named_layers():
+            reason = layer.refusal()
+            if reason is not None:
+                return f"layer {name!r} cannot be certified: {reason}"
+        return None
 
     def export(self) -> ExportedNetwork:
         """The exact function that is certified: all parameters folded, float32, on the CPU.

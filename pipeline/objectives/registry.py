@@ -7,11 +7,19 @@ from typing import Any
 from pipeline.objectives.base import Objective
 from pipeline.objectives.cross_entropy import CrossEntropy
 from pipeline.objectives.emma import Emma
+from pipeline.objectives.gloro import GloroCrossEntropy, GloroTrades
+from pipeline.objectives.margins import FixedMargin, LipschitzMargin
+from pipeline.objectives.multi_margin import MultiMargin
 from pipeline.registry import Registry
 
 _OBJECTIVES: Registry[Objective] = Registry("objective")
 _OBJECTIVES.add("emma", Emma)
 _OBJECTIVES.add("cross_entropy", CrossEntropy)
+_OBJECTIVES.add("multi_margin", MultiMargin)
+_OBJECTIVES.add("gloro_ce", GloroCrossEntropy)
+_OBJECTIVES.add("gloro_trades", GloroTrades)
+_OBJECTIVES.add("fixed_margin", FixedMargin)
+_OBJECTIVES.add("lmt", LipschitzMargin)
 
 
 def list_objectives() -> list[str]:

@@ -148,6 +148,9 @@ class NAdamLookahead(torch.optim.Optimizer):
                     self.state[param]["mu_product"] = mu_product.detach().cpu().clone()
 
 
-def build_optimizer(params: Iterable[Any], config: OptimizerConfig) -> NAdamLookahead:
+def build_optimizer(params: Iterable[Any], config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer that a run's `optimizer` section describes (`clip_norm` is the loop's)."""
-    return NAdamLookahead(params, **config.model_dump(exclude={"clip_norm"}))
+    if config.name == "adam":
+        shared = config.model_dump(include={"lr", "betas", "eps", "weight_decay"})
+        return torch.optim.Adam(params, **shared)
+    return NAdamLookahead(params, **config.model_dump(exclude={"name", "clip_norm"}))

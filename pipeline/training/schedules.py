@@ -1,4 +1,4 @@
-"""What changes during training: the learning rate and the training ε (LiResNet, Appendix B.1).
+"""What changes during training: the learning rate and the training ε (LiResNet, Appendix B.1; CPL).
 
 Notable: both are pure functions of the step, counted from 0, so that a resumed run needs no state
 of them. The paper counts in epochs; a step is a fraction of an epoch here, and t / T is
@@ -8,6 +8,7 @@ step / total_steps: at the first step of epoch t the values are the paper's.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
@@ -50,6 +51,45 @@ class LearningRate:
             return self.peak * (step + 1) / self.warmup_steps
         past = max(step - self.warmup_steps, 0.0) / (self.total_steps - self.warmup_steps)
         return self.peak * 0.5 * (1 + math.cos(math.pi * min(past, 1.0)))
+
+
+@dataclass(frozen=True)
+class TriangularRate:
+    """The piecewise triangular schedule of CPL (Section 5.1; Trockman & Kolter 2021).
+
+    Linear from 0 to the peak at 40 % of the training, to a twentieth of it at 80 %, to 0 at the
+    end. (The authors' code steps it by epochs from epoch 1 and trains the last one at rate 0; here
+    a step takes the rate at its middle, so that every step learns.)
+    """
+
+    peak: float
+    total_steps: int
+
+    def __call__(self, step: int) -> float:
+        """The rate of step `step` in 0 … total_steps − 1."""
+        done = (step + 0.5) / self.total_steps
+        if done <= 0.4:
+            return self.peak * done / 0.4
+        if done <= 0.8:
+            return self.peak * (1 - 0.95 * (done - 0.4) / 0.4)
+        return self.peak * 0.05 * (1 - done) / 0.2
+
+
+def learning_rate_of(config: RunConfig, steps_per_epoch: int) -> Callable[[int], float]:
+    """The schedule that `training.schedule` names.
+
+    Raises:
+        ValueError: a warm-up that is too long, or that the schedule does not have.
+    """
+    training = config.training
+    if training.schedule == "cosine":
+        return LearningRate.of(config, steps_per_epoch)
+    if training.warmup_epochs:
+        raise ValueError(
+            f"training.warmup_epochs is {training.warmup_epochs:g}, but the triangular schedule is "
+            "its own warm-up: leave it out"
+        )
+    return TriangularRate(config.optimizer.lr, training.epochs * steps_per_epoch)
 
 
 @dataclass(frozen=True)

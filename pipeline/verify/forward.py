@@ -14,13 +14,17 @@ matrix S and any positive vector v, ‖S‖² ≤ max_i (SᵀS v)_i / v_i.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
+from pipeline.verify.potential import evaluate_potential, potential_error
+from pipeline.verify.residual import residual_error
+from pipeline.verify.shapes import evaluate as evaluate_shape
+from pipeline.verify.skew import evaluate_skew, skew_error
 from pipeline.verify.torus import polyphase
 
 UNIT = 2.0**-53
@@ -50,13 +54,24 @@ class LayerError:
     @classmethod
     def of(cls, layer: Layer) -> LayerError | None:
         """None for layers that only compare or rearrange."""
-        positions = math.prod(layer.output_shape[1:])
         if layer.kind == "shift":
             fan_in, abs_norm = 1, 1.0
             bias_norm = abs(layer.center) * math.sqrt(math.prod(layer.input_shape)) * GROW
         elif layer.weight is not None and layer.bias is not None:
             fan_in, abs_norm = layer.weight[0].size, _abs_norm_upper(layer)
-            bias_norm = float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
+            bias_norm = _bias_norm_upper(layer)
+            if layer.kind == "convex_potential":
+                fan_in, abs_norm, bias_norm = potential_error(layer, abs_norm, bias_norm)
+            elif layer.kind == "skew_exponential":
+                fan_in, abs_norm, bias_norm = skew_error(layer, abs_norm, bias_norm)
+        elif layer.branch is not None:
+            absolute = [_abs_norm_upper(part) for part in layer.branch]
+            biases = [_bias_norm_upper(part) for part in layer.branch]
+            fan_in, abs_norm, bias_norm = residual_error(
+                layer, (absolute[0], absolute[1]), (biases[0], biases[1])
+            )
+        elif layer.kind == "average_pool":
+            fan_in, abs_norm, bias_norm = layer.size**2, 1.0, 0.0
         else:
             return None
         return cls(ceil_float(gamma(fan_in + 1)), abs_norm, bias_norm, fan_in * UNDERFLOW)
@@ -130,16 +145,20 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     """[B, *input_shape] -> [B, *output_shape]."""
     if layer.kind == "shift":
         return x - layer.center
-    if layer.kind == "flatten":
-        return x.reshape(len(x), -1)
-    if layer.kind == "minmax":
-        half = x.shape[1] // 2
-        pair = x[:, :half], x[:, half:]
-        return np.concatenate([np.maximum(*pair), np.minimum(*pair)], axis=1)
+    moved = evaluate_shape(layer.kind, layer.size, x)
+    if moved is not None:
+        return moved
+    if layer.branch is not None:
+        first, second = layer.branch
+        hidden = evaluate_shape("minmax", 0, _convolve(first, x))
+        assert hidden is not None
+        return x + _convolve(second, hidden)
     assert layer.weight is not None and layer.bias is not None
-    if layer.kind == "dense":
-        return x @ layer.weight.T + layer.bias
-    return _convolve(layer, x)
+    if layer.kind == "skew_exponential":
+        plain = replace(layer, bias=np.zeros_like(layer.bias))
+        return evaluate_skew(layer, x, lambda term: _convolve(plain, term))
+    product = _convolve(layer, x) if layer.axes is not None else x @ layer.weight.T + layer.bias
+    return evaluate_potential(layer, x, product) if layer.kind == "convex_potential" else product
 
 
 def _convolve(layer: Layer, x: Float64) -> Float64:
@@ -150,7 +169,7 @@ def _convolve(layer: Layer, x: Float64) -> Float64:
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(x, padding), (high.kernel, wide.kernel), axis=(2, 3)
     )[:, :, :: high.stride, :: wide.stride]  # [B, I, H', W', kh, kw]
-    outputs, rows, columns = layer.output_shape
+    outputs, rows, columns = len(layer.weight), high.outputs, wide.outputs
     gathered = windows.transpose(0, 2, 3, 1, 4, 5).reshape(len(x) * rows * columns, -1)
     product = gathered @ layer.weight.reshape(outputs, -1).T + layer.bias
     return product.reshape(len(x), rows, columns, outputs).transpose(0, 3, 1, 2)
@@ -163,8 +182,19 @@ def _norms(x: Float64) -> Float64:
 
 def _entries(layer: Layer) -> int:
     """Float64 numbers that one image needs while `layer` is computed."""
+    if layer.branch is not None:
+        return max(_entries(part) for part in layer.branch)
     gathered = 0 if layer.axes is None or layer.weight is None else layer.weight[0].size
     return max(math.prod(layer.input_shape), gathered * math.prod(layer.output_shape[1:]))
+
+
+def _bias_norm_upper(layer: Layer) -> float:
+    """Upper bound of ‖b‖ over all positions."""
+    assert layer.bias is not None
+    if layer.axes is None:
+        return float(norm_upper(layer.bias, (0,))) * GROW
+    positions = math.prod(axis.outputs for axis in layer.axes)
+    return float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
 
 
 def _abs_norm_upper(layer: Layer) -> float:

@@ -28,8 +28,11 @@ from pipeline.verify.logits import LogitCheck
 from pipeline.verify.machine import probe_matrix_product
 from pipeline.verify.network import Network, read_network
 from pipeline.verify.norms import Proof, prove_convolution, prove_dense
+from pipeline.verify.potential import prove_potential
 from pipeline.verify.refusal import Refusal, quote, require
+from pipeline.verify.residual import prove_residual
 from pipeline.verify.rows import Row, check_row, read_rows
+from pipeline.verify.skew import prove_skew
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import read_tensors
 from pipeline.verify.totals import check_totals
@@ -152,7 +155,9 @@ class Inspection:
                 f"({proof.how})",
             )
             proofs.append(proof)
-        proved = sum(layer.weight is not None for layer in self.network.layers)
+        proved = sum(
+            layer.weight is not None or layer.branch is not None for layer in self.network.layers
+        )
         factored = sum(proof.factored for proof in proofs)
         return (
             f"{proved - factored} norms proved by Gram iteration, {factored} by a factorisation, "
@@ -221,11 +226,17 @@ class Inspection:
         return f"clean {clean:.2f} %, VRA {vra}{unchecked}"
 
     def _prove(self, layer: Layer) -> Proof:
+        if layer.branch is not None:
+            return prove_residual(layer, self._progress(f"bound of {layer.name}"))
         if layer.weight is None:
             return Proof(1.0, layer.bound >= 1, "its constant is 1")
+        advance = self._progress(f"bound of {layer.name}")
+        if layer.kind == "convex_potential":
+            return prove_potential(layer, advance)
+        if layer.kind == "skew_exponential":
+            return prove_skew(layer, advance)
         if layer.axes is None:
             return prove_dense(layer.weight, layer.bound)
-        advance = self._progress(f"bound of {layer.name}")
         return prove_convolution(layer.weight, layer.axes, layer.bound, layer.hint, advance)
 
     def _read(self, name: str) -> bytes:

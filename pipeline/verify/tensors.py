@@ -92,6 +92,11 @@ class TensorStore:
         )
         return tensor
 
+    def peek(self, name: str) -> Float64:
+        """The tensor `name`, not taken yet."""
+        require(name in self._tensors, f"model.safetensors has no tensor {quote(name)}")
+        return self._tensors[name]
+
     def all_taken(self) -> None:
         """Refuse tensors that no layer uses."""
         for name in self._tensors:

@@ -29,8 +29,7 @@ def test_records_and_tensors_are_the_whole_function(network):
 
 
 def test_every_kind_that_training_exports_is_registered(network):
-    assert {layer.kind for layer in network.layers} == set(KINDS)
-    assert set(KINDS) == {"shift", "conv2d", "minmax", "flatten", "dense"}
+    assert {layer.kind for layer in network.layers} <= set(KINDS)
 
 
 def test_layers_that_do_not_chain_are_refused(network):

@@ -176,3 +176,11 @@ def test_build_optimizer_reads_its_section() -> None:
         assert group[key] == getattr(section, key)
     with pytest.raises(ValueError, match=r"betas \(1.0, 0.9\) must each lie in"):
         build_optimizer(parameters(), OptimizerConfig(betas=(1.0, 0.9)))
+
+
+def test_adam_is_torchs_and_takes_no_key_of_nadam() -> None:
+    adam = build_optimizer(parameters(), OptimizerConfig(name="adam", lr=0.01))
+    assert isinstance(adam, torch.optim.Adam)
+    assert (adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) == (0.01, (0.9, 0.999))
+    with pytest.raises(ValueError, match="lookahead_steps belongs to nadam"):
+        OptimizerConfig(name="adam", lookahead_steps=0)

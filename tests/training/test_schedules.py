@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import config
-from pipeline.training.schedules import EpsilonRamp, LearningRate
+from pipeline.training.schedules import (
+    EpsilonRamp,
+    LearningRate,
+    TriangularRate,
+    learning_rate_of,
+)
 
 
 def run_config(**sections):
@@ -73,3 +78,26 @@ def test_warm_up_as_long_as_the_training_is_refused() -> None:
     settings_ = run_config(training={"epochs": 5, "warmup_epochs": 5})
     with pytest.raises(ValueError, match=r"training\.warmup_epochs 5 must be smaller"):
         LearningRate.of(settings_, steps_per_epoch=10)
+
+
+def test_the_triangle_by_hand() -> None:
+    rate = TriangularRate(peak=1.0, total_steps=5)  # middles at 0.1, 0.3, 0.5, 0.7, 0.9
+    assert [rate(step) for step in range(5)] == pytest.approx([0.25, 0.75, 0.7625, 0.2875, 0.025])
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(st.integers(1, 1000))
+def test_every_step_of_the_triangle_learns(total: int) -> None:
+    rates = [TriangularRate(0.1, total)(step) for step in range(total)]
+    assert all(0 < rate <= 0.1 for rate in rates)
+    peak = max(range(total), key=rates.__getitem__)
+    assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
+
+
+def test_the_schedule_is_chosen_by_name() -> None:
+    assert learning_rate_of(run_config(), 3) == LearningRate.of(run_config(), 3)
+    triangle = run_config(training={"epochs": 4, "schedule": "triangular"}, optimizer={"lr": 0.5})
+    assert learning_rate_of(triangle, 3) == TriangularRate(0.5, 12)
+    warm = run_config(training={"epochs": 4, "schedule": "triangular", "warmup_epochs": 1})
+    with pytest.raises(ValueError, match=r"training\.warmup_epochs is 1, but the triangular"):
+        learning_rate_of(warm, 3)

@@ -1,0 +1,212 @@
+"""Every network: a training step, export, certificate, independent check, and back from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.certify.certificate import load_network
+from pipeline.models import build_model, list_models
+from pipeline.models.blocks import ACTIVATIONS, BLOCKS
+from pipeline.models.network import LipschitzNetwork
+from pipeline.objectives import build_objective
+from pipeline.types import Batch
+from pipeline.verify import verify_certificate
+from tests.verify.test_certified import certified
+
+BACKBONE = {"depth": 2, "width": 8, "features": 16}
+POTENTIALS = {"depth": 2, "channels": 6, "dense_depth": 2, "features": 12}
+NETWORKS = {
+    **{
+        f"block {block}": ("liresnet", BACKBONE | {"block": block})
+        for block in BLOCKS
+        if block != "l2_attention_ffn"
+    },
+    **{name: ("liresnet", BACKBONE | {"activation": name}) for name in ACTIVATIONS[1:]},
+    "cpl": ("cpl", POTENTIALS),
+    "cpl, max, LLN": ("cpl", POTENTIALS | {"pooling": "max", "head": "normalized"}),
+    "cpl, split flow": ("cpl", POTENTIALS | {"skew": True}),
+    "sll": ("cpl", POTENTIALS | {"layer": "sll"}),
+}
+
+
+def made(name: str) -> LipschitzNetwork:
+    builder, options = NETWORKS[name]
+    torch.manual_seed(0)
+    return build_model(builder, 10, 8, 1, **options)
+
+
+def trained(name: str, steps: int = 3) -> LipschitzNetwork:
+    model = made(name)
+    objective = build_objective("multi_margin" if NETWORKS[name][0] == "cpl" else "emma")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    labels = torch.arange(10).repeat(2)
+    batch = Batch(torch.rand(20, 1, 8, 8), labels, torch.arange(20), torch.zeros(20).bool())
+    losses = []
+    for _ in range(steps):
+        loss = objective(model, batch, 0.1).per_sample.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    return model
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_from_a_training_step_to_the_independent_check(name: str, tmp_path: Path) -> None:
+    model = trained(name)
+    torch.manual_seed(1)
+    again = made(name)
+    again.load_state_dict(model.state_dict())
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(again.eval()(images).logits, model.eval()(images).logits)
+
+    network = again.export()
+    folder = certified(network, tmp_path, 12)
+    verdict = verify_certificate(folder / "certificate", folder / "data.npz")
+    assert verdict.verified, str(verdict)
+    read = load_network(folder / "certificate")
+    x = images.double()
+    assert torch.equal(read.logits(read.trunk(x)), network.logits(network.trunk(x)))
+    assert read.records() == network.records()
+
+
+@pytest.mark.parametrize("name", ["cpl", "sll", "cpl, split flow", "block aol", "block bcop"])
+def test_layers_of_constant_one_cost_nothing(name: str) -> None:
+    """Λ beyond stem and neck is 1 but for the outward rounding, a truncated series, float32."""
+    layers = [
+        layer
+        for layer in made(name).export().layers
+        if layer.name.startswith(("backbone", "conv", "dense"))
+    ]
+    assert np.prod([layer.norm_bound().value for layer in layers]) <= 1 + 1e-5
+
+
+def test_the_certified_network_is_nearly_the_trained_one() -> None:
+    """Frozen steps come of proved norms, the estimates from below: the outputs differ by little."""
+    model = trained("cpl")
+    images = torch.rand(20, 1, 8, 8)
+    for _ in range(300):
+        model(images)  # the power iteration converges
+    network = model.export()
+    exact = network.logits(network.trunk(images.double()))
+    assert float((model(images).logits - exact).detach().abs().max()) < 0.05
+
+
+def test_attention_trains_and_is_refused() -> None:
+    torch.manual_seed(0)
+    model = build_model("liresnet", 4, 8, 1, **BACKBONE, block="l2_attention_ffn")
+    prediction = model(torch.rand(2, 1, 8, 8))
+    (prediction.logits.sum() + prediction.margin_lipschitz.sum()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    reason = model.refusal()
+    assert reason is not None and "'backbone.0.attention'" in reason and "softmax" in reason
+    with pytest.raises(ValueError, match="cannot be certified"):
+        model.export()
+
+
+def test_a_fixed_step_trains_and_is_refused() -> None:
+    model = build_model("cpl", 10, 8, 1, **POTENTIALS, step=0.5)
+    model(torch.rand(2, 1, 8, 8)).logits.sum().backward()
+    reason = model.refusal()
+    assert reason is not None and "'convolutions.0' cannot be certified: its steps are" in reason
+    with pytest.raises(ValueError, match=r"take model\.step null"):
+        model.export()
+
+
+@pytest.mark.parametrize("depth", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_deep_networks_train_without_normalisation(depth: int) -> None:
+    """CPL, Appendix D.1, at its 30 channels: nothing explodes, and the loss falls.
+
+    At depth 100 the first layer learns from the beginning; at 1000 its gradient begins at 1e-9, as
+    the paper's "it may take a few epochs before the start of convergence" suggests.
+    """
+    torch.manual_seed(0)
+    model = build_model("cpl", 4, 8, 1, depth=depth, channels=30, dense_depth=0)
+    images, labels = torch.rand(8, 1, 8, 8), torch.arange(4).repeat(2)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(8):
+        loss = torch.nn.functional.multi_margin_loss(model(images).logits, labels, margin=0.7)
+        optimizer.zero_grad()
+        loss.backward()
+        norms = [
+            float(parameter.grad.norm())
+            for name, parameter in model.named_parameters()
+            if name.endswith("weight") and parameter.grad is not None
+        ]
+        assert len(norms) == depth and np.isfinite(norms).all() and max(norms) < 1e3
+        assert depth > 100 or norms[0] > 1e-5
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert min(losses[1:]) < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("cpl_s", 41.3), ("cpl_m", 78.7), ("cpl_l", 236.2), ("cpl_xl", 275.7)]
+)
+def test_sizes_of_table_1(name: str, millions: float) -> None:
+    """By hand: CPL-S is 20·(5·45·9 + 5) + 7·(2048·45·64 + 2048) and so on."""
+    with torch.device("meta"):
+        model = build_model(name, 10, 32)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["cpl_236m", "sll_xl"])
+def test_the_236_million_of_later_papers(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name, 10, 32)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert round(count / 1e6) == 236
+
+
+@pytest.mark.parametrize(("size", "first"), [(64, "unshuffle"), (224, "patches")])
+def test_large_images_become_maps_of_32(size: int, first: str) -> None:
+    model = build_model("cpl", 10, size, depth=1, channels=45, dense_depth=1, features=8)
+    names = [name for name, _ in model.named_layers()]
+    assert names[1] == first
+    assert model(torch.rand(1, 3, size, size)).logits.shape == (1, 10)
+    shapes = {layer.name: layer.input_shape for layer in model.export().layers}
+    assert shapes["convolutions.0"] == (45, 32, 32)
+
+
+def test_names_by_pattern() -> None:
+    assert list_models("cpl_?") == ["cpl_l", "cpl_m", "cpl_s"]
+    assert len(list_models("transformer_*")) == 3 and list_models("bert*") == []
+    assert set(list_models("liresnet_l*w256")) >= {f"liresnet_l{d}w256" for d in (6, 12, 36)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("cpls", {}, "did you mean 'cpl_s'|did you mean 'cpl'"),
+        ("cpl", {"depth": 0}, "model.depth is 0, expected a whole number of at least 1"),
+        ("cpl", {"channels": 2}, "the images have 3 already"),
+        ("cpl", {"pooling": "mean"}, "model.pooling is 'mean', expected one of average, max"),
+        ("cpl", {"step": -1.0}, "model.step is -1.0, expected a finite number above 0"),
+        ("cpl", {"layer": "sll", "step": 1.0}, "model.layer is sll"),
+        ("resnet", {"width": 7}, "needs an even number: take 6 or 8"),
+        ("liresnet", {"block": "conv"}, "model.block is 'conv', expected one of linear"),
+        ("liresnet", {"activation": "group_sort", "width": 6}, "not a multiple of 4"),
+    ],
+)
+def test_mistakes_of_a_user(name: str, options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        build_model(name, 10, 32, **options)
+
+
+def test_an_image_size_without_a_stem() -> None:
+    with pytest.raises(ValueError, match=r"model\.image_size is 48, but cpl has stems for 8, 28"):
+        build_model("cpl", 10, 48)
+
+
+def test_more_classes_than_features() -> None:
+    with pytest.raises(ValueError, match="only 16 features reach the head"):
+        build_model("cpl", 100, 8, 1, channels=4, depth=1, dense_depth=0)
