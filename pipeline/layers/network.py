@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 # Importing a layer's file registers its exported kind.
-from pipeline.layers import conv2d, dense, flatten, minmax, shift  # noqa: F401
+from pipeline.layers import activation, conv2d, dense, flatten, minmax, shift  # noqa: F401
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.layers.head import ExportedHead
 

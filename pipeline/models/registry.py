@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.models.liresnet import liresnet
 from pipeline.models.network import LipschitzNetwork
+from pipeline.models.small_networks import convnet, mlp
 from pipeline.registry import Registry
 
 _MODELS: Registry[LipschitzNetwork] = Registry(
@@ -17,6 +18,9 @@ _MODELS.add("liresnet", liresnet)
 _MODELS.add("liresnet_l6w128", partial(liresnet, depth=6, width=128))
 _MODELS.add("liresnet_l12w512", partial(liresnet, depth=12, width=512))
 _MODELS.add("liresnet_l12w588", partial(liresnet, depth=12, width=588))
+# The smaller networks of CRM (plan 4c3f, 6c2f, 8c2f) and CRC.
+_MODELS.add("convnet", convnet)
+_MODELS.add("mlp", mlp)
 
 
 def list_models() -> list[str]:

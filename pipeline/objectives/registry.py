@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.objectives.base import Objective
+from pipeline.objectives.crm import CertifiedRadius
 from pipeline.objectives.cross_entropy import CrossEntropy
 from pipeline.objectives.emma import Emma
 from pipeline.registry import Registry
@@ -12,6 +13,7 @@ from pipeline.registry import Registry
 _OBJECTIVES: Registry[Objective] = Registry("objective")
 _OBJECTIVES.add("emma", Emma)
 _OBJECTIVES.add("cross_entropy", CrossEntropy)
+_OBJECTIVES.add("crm", CertifiedRadius)
 
 
 def list_objectives() -> list[str]:
