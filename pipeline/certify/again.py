@@ -40,6 +40,7 @@ def certify_again(
     loader = open_block_loader(data or old.dataset["spec"], "val", old.input["shape"][1], reading)
     try:
         wanted = epsilons or old.epsilons
-        return certify(network, loader, wanted, out_dir, config=config, force=force)
+        method = old.margins.get("method", "product")
+        return certify(network, loader, wanted, out_dir, config=config, force=force, method=method)
     finally:
         loader.close()

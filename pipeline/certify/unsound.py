@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.certify.arithmetic import SLICE, conventional_arithmetic
 from pipeline.certify.radius import Floats
+from pipeline.layers.activation import ExportedActivation
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.network import ExportedNetwork
 
@@ -52,6 +53,10 @@ class UnsoundReference:
             ]
         return torch.cat(parts).cpu().numpy().astype(np.float64)
 
+    def radii(self, scores: Floats, lipschitz: float) -> Floats:
+        """[B] -> [B], what `scores` means as radii for an estimate of the trunk's constant."""
+        return unsound_radii(scores, lipschitz)
+
     def _scores(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self.network.logits(self.network.trunk(images.to(torch.float32) / 255))
         margins = logits.gather(1, labels[:, None]) - logits  # [B, K]
@@ -74,6 +79,8 @@ def power_iteration_norm(layer: ExportedLayer) -> float:
     in a tenth of the products. Only the layer's forward and its derivative are used, so any affine
     kind will do; an exact layer (MinMax, flatten) is a contraction by comparison and counts 1.
     """
+    if isinstance(layer, ExportedActivation):
+        return layer.slopes.most
     if layer.rounding() is None:
         return 1.0
     size = math.prod(layer.input_shape)

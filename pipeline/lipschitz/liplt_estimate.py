@@ -95,9 +95,7 @@ def partial_norms(
         if update:
             for buffer, vector in zip(vectors, moving, strict=True):
                 buffer.copy_(vector)
-    return [
-        torch.linalg.vector_norm(image.flatten(1), dim=1) for image in _forward(maps, moving)
-    ]
+    return [torch.linalg.vector_norm(image.flatten(1), dim=1) for image in _forward(maps, moving)]
 
 
 def rows_through(maps: Sequence[Map], rows: Tensor) -> list[Tensor]:

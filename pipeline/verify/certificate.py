@@ -18,6 +18,7 @@ CLAIM = (
 )
 SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 MOST_IMAGES, MOST_CLASSES = 10**7, 2**14
+MARGIN_METHODS = ("liplt", "curvature")
 TEXTS = ("format", "statement", "claim", "device")
 NUMBERS = ("clean_accuracy", "lipschitz_bound", "lipschitz_unsound")
 COUNTS = ("num_images", "num_classes")
@@ -53,7 +54,8 @@ def read_certificate(content: bytes) -> Record:
     ):
         for key in keys:
             read(key)
-    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *OBJECTS})
+    optional = {"margins"} & set(record.values)
+    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *OBJECTS, *optional})
     for key, expected in (("format", FORMAT), ("statement", STATEMENT), ("claim", CLAIM)):
         found = record.text(key)
         require(found == expected, f"the {key} {quote(found)} is not {quote(expected)}")
@@ -75,6 +77,19 @@ def read_certificate(content: bytes) -> Record:
     )
     require(len(record.items("layers")) > 0, f"{CERTIFICATE} has no layers")
     return record
+
+
+def margin_method(record: Record) -> str:
+    """How margins are proved: "product" unless the certificate says otherwise.
+
+    Raises:
+        Refusal: a method that is not known.
+    """
+    if "margins" not in record.values:
+        return "product"
+    method = record.record("margins").text("method")
+    require(method in MARGIN_METHODS, f"margins are proved by {quote(method)}, which is unknown")
+    return method
 
 
 def chosen_classes(record: Record) -> list[int] | None:

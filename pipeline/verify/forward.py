@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.verify.elementary import ERROR_UNITS, SLOPES, activate
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
@@ -23,6 +24,7 @@ from pipeline.verify.torus import polyphase
 UNIT = 2.0**-53
 UNDERFLOW = 2.0**-1000
 SLACK = 1 + 1e-12
+AT_ZERO = {"softplus": math.log(2) * (1 + 2.0**-50), "sigmoid": 0.5}
 WINDOW_BYTES = 128 * 2**20
 """Memory for the gathered windows of one slice of images."""
 
@@ -43,8 +45,15 @@ class LayerError:
         if layer.kind == "shift":
             fan_in, abs_norm = 1, 1.0
             bias_norm = abs(layer.center) * math.sqrt(math.prod(layer.input_shape)) * GROW
+        elif layer.kind == "activation":
+            if layer.function == "relu":
+                return None
+            fan_in, abs_norm = ERROR_UNITS, float(SLOPES[layer.function][1])
+            # |φ(x)| ≤ β|x| + |φ(0)|, |φ(0)| ≤ ln 2, and 1 where |φ| is less
+            largest = 1 + AT_ZERO.get(layer.function, 0.0)
+            bias_norm = math.sqrt(math.prod(layer.input_shape)) * largest * GROW
         elif layer.weight is not None and layer.bias is not None:
-            fan_in, abs_norm = layer.weight[0].size, _abs_norm_upper(layer)
+            fan_in, abs_norm = layer.weight[0].size, abs_norm_upper(layer)
             bias_norm = float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
         else:
             return None
@@ -88,6 +97,8 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
         return x - layer.center
     if layer.kind == "flatten":
         return x.reshape(len(x), -1)
+    if layer.kind == "activation":
+        return activate(layer.function, x)
     if layer.kind == "minmax":
         half = x.shape[1] // 2
         pair = x[:, :half], x[:, half:]
@@ -123,7 +134,7 @@ def _entries(layer: Layer) -> int:
     return max(math.prod(layer.input_shape), gathered * math.prod(layer.output_shape[1:]))
 
 
-def _abs_norm_upper(layer: Layer) -> float:
+def abs_norm_upper(layer: Layer) -> float:
     """Upper bound of ‖|W|‖: of the matrix of absolute values, summed over taps for a convolution.
 
     With non-negative taps the largest frequency block of the torus is the one at frequency 0.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from pipeline.verify.certificate import chosen_classes, read_certificate
+from pipeline.verify.certificate import chosen_classes, margin_method, read_certificate
 from pipeline.verify.datasets import open_images
 from pipeline.verify.directory import (
     CERTIFICATE,
@@ -21,9 +21,11 @@ from pipeline.verify.directory import (
     check_hash,
     read_file,
 )
+from pipeline.verify.elementary import SLOPES
 from pipeline.verify.forward import Forward
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.layers import Layer
+from pipeline.verify.liplt import LipLTDistances, read_claims
 from pipeline.verify.logits import LogitCheck
 from pipeline.verify.machine import probe_matrix_product
 from pipeline.verify.network import Network, read_network
@@ -78,6 +80,7 @@ class Inspection:
     """What is known of a certificate so far; each step relies on those before it."""
 
     certificate: Record
+    method: str
     contents: dict[str, bytes]
     network: Network
     lipschitz_bound: float
@@ -108,6 +111,7 @@ class Inspection:
     def read_certificate(self) -> str:
         """Format, statement, and every key with its type."""
         self.certificate = read_certificate(self._read(CERTIFICATE))
+        self.method = margin_method(self.certificate)
         count, classes = (self.certificate.count(f"num_{what}") for what in ("images", "classes"))
         return f"statement R, {count} images, {classes} classes"
 
@@ -153,9 +157,7 @@ class Inspection:
             )
             proofs.append(proof)
         proved = sum(layer.weight is not None for layer in self.network.layers)
-        return (
-            f"{proved} norms proved by Gram iteration, {len(proofs) - proved} layers of constant 1"
-        )
+        return f"{proved} norms proved by Gram iteration, {len(proofs) - proved} layers without weights"
 
     def check_product(self) -> str:
         """Λ is at least the exact product of the layer bounds."""
@@ -170,10 +172,16 @@ class Inspection:
 
     def check_head(self) -> str:
         """Distances of the head's rows; the largest constant is the one stated."""
-        self.distances = HeadDistances(self.network.weight)
+        if self.method == "liplt":
+            claims = read_claims(self.certificate.record("margins"))
+            self.distances = LipLTDistances(
+                self.network.weight, self.network.layers, claims, self._progress("LipLT")
+            )
+        else:
+            self.distances = HeadDistances(self.network.weight)
         claim = self.certificate.record("head").number("max_margin_lipschitz")
-        least = float(self.distances.lower.max()) * self.lipschitz_bound
-        most = float(self.distances.upper.max()) * self.lipschitz_bound * LARGEST_LOOSENESS
+        least = float(self.distances.flattest(self.lipschitz_bound).max())
+        most = float(self.distances.steepest(self.lipschitz_bound).max()) * LARGEST_LOOSENESS
         require(
             least <= claim <= most,
             f"max_margin_lipschitz {claim!r} is not between {least!r} and {most!r}",
@@ -219,6 +227,9 @@ class Inspection:
         return f"clean {clean:.2f} %, VRA {vra}{unchecked}"
 
     def _prove(self, layer: Layer) -> Proof:
+        if layer.kind == "activation":
+            most = SLOPES[layer.function][1]
+            return Proof(float(most), Fraction(layer.bound) >= most, "its steepest slope")
         if layer.weight is None:
             return Proof(1.0, layer.bound >= 1, "its constant is 1")
         if layer.axes is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from pipeline.verify.elementary import SLOPES
 from pipeline.verify.outward import Float64
 from pipeline.verify.refusal import Refusal, quote, require
 from pipeline.verify.strict_json import Record
@@ -44,6 +45,8 @@ class Layer:
     """What a shift subtracts."""
     axes: tuple[Axis, Axis] | None = None
     """Geometry of a convolution."""
+    function: str = ""
+    """Of an activation."""
     hint: Torus | None = None
     """The torus that the certificate names for its proof; not trusted."""
 
@@ -85,6 +88,11 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         attributes.only({"center"})
         center = attributes.number("center")
         return Layer(name, kind, shape, shape, bound, center=center)
+    if kind == "activation":
+        attributes.only({"function"})
+        function = attributes.text("function")
+        require(function in SLOPES, f"{record.where} has the unknown activation {quote(function)}")
+        return Layer(name, kind, shape, shape, bound, function=function)
     attributes.only(set())
     if kind == "minmax":
         require(shape[0] % 2 == 0, f"{record.where} pairs an odd number of channels")

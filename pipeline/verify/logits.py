@@ -48,8 +48,8 @@ class LogitCheck:
     ) -> None:
         self._forward = forward
         self._distances = distances
-        self._steepest = distances.upper * lipschitz_bound * GROW  # [K, K] ≥ K_ji
-        self._flattest = distances.lower * lipschitz_bound * SHRINK  # ≤ Λ·distance ≤ any valid K_ji
+        self._steepest = distances.steepest(lipschitz_bound)  # [K, K] ≥ K_ji
+        self._flattest = distances.flattest(lipschitz_bound)  # ≤ any valid K_ji
         self._epsilons = {text: (exact, ceil_float(exact)) for text, exact in epsilons.items()}
         self.worst_margin = 0.0
         self.worst_share = 0.0
