@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
+from pipeline.certify.curvature_certifier import CurvatureCertifier, CurvatureReference
 from pipeline.certify.liplt_certifier import LipLTCertifier, LipLTReference
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
 from pipeline.certify.stages import stages_of
 from pipeline.certify.unsound import UnsoundReference
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.curvature_bound import curvature_bounds
 from pipeline.lipschitz.liplt_bound import liplt_bound
 
 PRODUCT, LIPLT, CURVATURE = "product", "liplt", "curvature"
@@ -36,8 +38,17 @@ def check_method(method: str, network: ExportedNetwork) -> None:
         raise ValueError(
             f"certification.method is {method!r}, expected one of {', '.join(METHODS)}"
         )
-    if method != PRODUCT:
-        stages_of(network)
+    if method == PRODUCT:
+        return
+    stages = stages_of(network)
+    if method == CURVATURE and (
+        any(each.weight.ndim != 2 for each in stages.maps)
+        or any(slope.curvature is None for slope in stages.slopes)
+    ):
+        raise ValueError(
+            "certification.method curvature is for fully connected networks with softplus, sigmoid "
+            "or tanh; take liplt for this one"
+        )
 
 
 def prove_margins(method: str, network: ExportedNetwork, bounds: Sequence[NormBound]) -> Any:
@@ -49,7 +60,11 @@ def prove_margins(method: str, network: ExportedNetwork, bounds: Sequence[NormBo
     if method == PRODUCT:
         return None
     stages = stages_of(network)
-    return liplt_bound(stages.maps, stages.slopes, stages.rows)
+    if method == LIPLT:
+        return liplt_bound(stages.maps, stages.slopes, stages.rows)
+    norms = [bounds[number].value for number in stages.numbers]
+    weights = [each.weight for each in stages.maps]
+    return curvature_bounds(weights, norms, stages.slopes, stages.rows)
 
 
 def build_certifier(
@@ -62,13 +77,17 @@ def build_certifier(
     """The certifier of a method from what `prove_margins` proved."""
     if method == LIPLT:
         return LipLTCertifier(network, bounds, claims, device)
+    if method == CURVATURE:
+        return CurvatureCertifier(network, bounds, claims, device)
     return LipschitzCertifier(network, bounds, device)
 
 
 def build_reference(
-    method: str, network: ExportedNetwork, device: torch.device | None = None
+    method: str, network: ExportedNetwork, claims: Any, device: torch.device | None = None
 ) -> UnsoundReference:
     """The usual recipe of the method's own paper, for `vra_unsound`."""
     if method == LIPLT:
         return LipLTReference(network, device)
+    if method == CURVATURE:
+        return CurvatureReference(network, claims, device)
     return UnsoundReference(network, device)

@@ -134,7 +134,7 @@ def certify(
         training=training,
     )
     store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds, method))
-    unsound = build_reference(method, network, device)
+    unsound = build_reference(method, network, claims, device)
     work = WholeSetPass(certifier, unsound, loader, store, wanted[0], leave_if_asked)
     work.run(world, threads or _default_threads(world, device))
     finished = time.perf_counter()

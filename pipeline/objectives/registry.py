@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.objectives.base import Objective
 from pipeline.objectives.crm import CertifiedRadius
 from pipeline.objectives.cross_entropy import CrossEntropy
+from pipeline.objectives.crt import CurvatureTraining
 from pipeline.objectives.emma import Emma
 from pipeline.registry import Registry
 
@@ -14,6 +15,7 @@ _OBJECTIVES: Registry[Objective] = Registry("objective")
 _OBJECTIVES.add("emma", Emma)
 _OBJECTIVES.add("cross_entropy", CrossEntropy)
 _OBJECTIVES.add("crm", CertifiedRadius)
+_OBJECTIVES.add("crt", CurvatureTraining)
 
 
 def list_objectives() -> list[str]:
