@@ -69,24 +69,26 @@ class CurvatureCertifier(LipschitzCertifier):
     @torch.no_grad()
     def _certify_slice(self, images: Tensor, labels: Tensor) -> Verdicts:
         numbers = labels.cpu().numpy().astype(np.int64)
-        verdicts = self.decide(*self._forward(images), numbers)
+        logits, norm, error = self._forward(images)
+        verdicts = self.decide(logits, norm, error, numbers)
         center = PIXELS[images.cpu().to(torch.int64)].flatten(1)
         chosen = np.flatnonzero(verdicts.correct)
-        radius, binding = verdicts.radius.copy(), verdicts.binding.copy()
-        radius[:] = 0.0
+        radius, binding = np.zeros(len(numbers)), verdicts.binding.copy()
         if len(chosen):
             radius[chosen], binding[chosen] = self.radii(center[chosen], numbers[chosen])
-        logits = self._forward(images)[0]
         rows = np.arange(len(numbers))
+        margins = logits[rows, verdicts.predict][:, None] - logits
+        delta = self._head_error.delta(error, norm, margins, verdicts.predict)
+        finite = np.isfinite(logits).all(axis=1)
         return Verdicts(
             label=verdicts.label,
             predict=verdicts.predict,
             radius=radius,
             correct=verdicts.correct,
             binding=binding,
-            margin=logits[rows, verdicts.predict] - logits[rows, binding],
+            margin=np.where(finite, margins[rows, binding], np.nan),
             lipschitz=self.margin_lipschitz[verdicts.predict, binding],
-            delta=verdicts.delta,
+            delta=delta[rows, binding],
         )
 
     def radii(self, center: Tensor, predict: Integers) -> tuple[Floats, Integers]:

@@ -12,6 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from pipeline.verify.certificate import chosen_classes, margin_method, read_certificate
+from pipeline.verify.curvature import CurvatureProver
+from pipeline.verify.curvature_check import CurvatureCheck
 from pipeline.verify.datasets import open_images
 from pipeline.verify.directory import (
     CERTIFICATE,
@@ -85,6 +87,7 @@ class Inspection:
     network: Network
     lipschitz_bound: float
     distances: HeadDistances
+    prover: CurvatureProver | None
     rows: list[Row]
     epsilons: dict[str, Fraction]
 
@@ -186,6 +189,10 @@ class Inspection:
             least <= claim <= most,
             f"max_margin_lipschitz {claim!r} is not between {least!r} and {most!r}",
         )
+        self.prover = None
+        if self.method == "curvature":
+            margins = self.certificate.record("margins")
+            self.prover = CurvatureProver(self.network, margins, self._progress("curvature"))
         return f"{self.network.num_classes} rows, largest constant {claim:.6g}"
 
     def check_rows(self) -> str:
@@ -193,8 +200,10 @@ class Inspection:
         count = self.certificate.count("num_images")
         self.rows = read_rows(self.contents.pop(TABLE), count, self.network.num_classes)
         for row in self.rows:
-            check_row(row, self.distances, self.lipschitz_bound)
+            check_row(row, self.distances, self.lipschitz_bound, self.method != "curvature")
             self._watch("rows", row.index + 1, count)
+        if self.method == "curvature":
+            return f"{count} rows; their radii are proved from the pixels alone, see below"
         return f"{count} rows, radii follow from margin, delta and constant in exact arithmetic"
 
     def check_totals(self) -> str:
@@ -211,7 +220,12 @@ class Inspection:
         count = len(self.rows)
         images = open_images(self._data, digest, count, classes, self._progress("hash of the data"))
         forward = Forward(self.network)
-        check = LogitCheck(forward, self.distances, self.lipschitz_bound, self.epsilons)
+        arguments = forward, self.distances, self.lipschitz_bound, self.epsilons
+        check = (
+            LogitCheck(*arguments)
+            if self.prover is None
+            else CurvatureCheck(self.prover, *arguments)
+        )
         check.check(self.rows, images, self._progress("logits"))
         which = "" if classes is None else f" of the {len(classes)} classes chosen"
         return f"hash, labels, {count} predictions{which}; {check.summary()}"

@@ -124,8 +124,12 @@ class LogitCheck:
         if behind[others].any():
             winner = int(np.argmin(margins))
             raise Refusal(f"{row} is said to be class {row.predict}, recomputed it is {winner}")
-        if not row.correct or row.radius == 0:
-            return
+        if row.correct and row.radius > 0:
+            self._check_radius(row, margins, deltas)
+
+    def _check_radius(self, row: Row, margins: Float64, deltas: Float64) -> None:
+        """The radius of a row against all classes, by our own margins and constants."""
+        others = np.arange(len(margins)) != row.predict
         reach = row.radius * self._flattest[row.predict] * SHRINK if row.radius < np.inf else 0.0
         beyond = others & (reach > margins + deltas * GROW)
         if beyond.any():
