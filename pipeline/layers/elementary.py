@@ -1,4 +1,4 @@
-"""exp, sigmoid, tanh and softplus with a proved error, from +, −, ×, ÷ and a table of powers of two.
+"""exp, sigmoid, tanh and softplus with a proved error, from +, −, ×, ÷ and powers of two.
 
 No library says how far its transcendental functions may be off; these need no such word. With
 |fl(φ(x)) − φ(x)| ≤ `ERROR`·max(1, |φ(x)|) for every float64 x, and the same for φ', they cost a few

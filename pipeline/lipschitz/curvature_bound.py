@@ -1,9 +1,9 @@
-"""Certified curvature of margins (Singla & Feizi 2020, Theorems 3 and 4): how concave f_j − f_i can be.
+"""Certified curvature of margins (CRC, Theorems 3 and 4): how concave f_j − f_i can be.
 
     ∇²(f_j − f_i)(x) ⪰ −C_ji·I for every x,  C_ji the number proved here (the paper's −m)
 
-Two-layer networks, Theorem 3: ∇² = Σ_n w_n σ''(z_n) W_n W_nᵀ with w = w_j − w_i ⪰ −Σ_n s_n² W_n W_nᵀ,
-s_n² = max(−h_L·max(w_n, 0), h_U·max(−w_n, 0)); hence C_ji = ‖diag(s)·W‖².
+Two-layer networks, Theorem 3, with w = w_j − w_i: ∇² = Σ_n w_n σ''(z_n) W_n W_nᵀ is not below
+−Σ_n s_n² W_n W_nᵀ, s_n² = max(−h_L·max(w_n, 0), h_U·max(−w_n, 0)); hence C_ji = ‖diag(s)·W‖².
 Deeper ones, Theorem 4: C_ji = h·Σ_I (r^(I))²·max_n S^(I)_n (formula in `curvature_estimate.py`).
 
 Notable:
@@ -23,7 +23,7 @@ from pipeline.lipschitz.rounding import Float64, add_up, mul_up, sqrt_upper, sum
 from pipeline.lipschitz.slopes import Slopes
 
 TABLE_SLACK = 1e-9
-"""Above what is proved, so that another program, whose roundings differ, can prove the claim too."""
+"""Above what is proved: another program, whose roundings differ, must be able to prove it too."""
 
 
 def curvature_bounds(

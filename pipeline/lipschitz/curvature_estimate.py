@@ -1,4 +1,4 @@
-"""The training estimate of CRC's curvature bound (Singla & Feizi 2020, Theorem 4), all pairs at once.
+"""The training estimate of the curvature of margins (CRC, Theorem 4), all pairs at once.
 
     ‖∇²(z_j − z_i)‖ ≤ h·Σ_I (r^(I))²·max_n S^(I)_n,   r^(I) = g·‖W^(I)‖·r^(I−1),
     S^(L−1) = |w_j − w_i|,  S^(I) = g·S^(I+1)·|W^(I+1)|

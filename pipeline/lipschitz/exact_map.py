@@ -25,8 +25,8 @@ from pipeline.lipschitz.rounding import Float64, add_up, gamma, mul_up
 ENTRIES_AT_A_TIME = 1 << 23
 """Most unfolded entries of a slice: 64 MiB."""
 LOST = 2.0**-900
-"""More than underflow can take from the norm of a chain whose absolute norms are at least 1: 2^-1000
-for each of less than 2^50 products, twice over."""
+"""More than underflow can take from the norm of a chain whose absolute norms are at least 1:
+2^-1000 for each of less than 2^50 products, twice over."""
 
 
 @dataclass(frozen=True, eq=False)

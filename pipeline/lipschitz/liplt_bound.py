@@ -1,4 +1,4 @@
-"""LipLT certified (Fazlyab et al. 2023, Theorem 3): constants of margins that hold in spite of rounding.
+"""LipLT certified (Fazlyab et al. 2023, Theorem 3): bounds that hold in spite of rounding.
 
     x_{k+1} = φ_k(W_k x_k + b_k);   logits = W_L x_L + b_L;   the formula: `liplt_estimate.py`
 
@@ -78,10 +78,12 @@ def liplt_bound(
         distances.append(apart)
         lengths.append(add_up(np.sqrt((matrix * matrix).sum(1)) * (1 + 1e-9), error))
     slack = up(1 + TABLE_SLACK)
+    margins = mul_up(head_constants(distances, constants, slopes), slack)
+    np.fill_diagonal(margins, 0.0)  # outward rounding makes it the least number above
     return LipLTBound(
         products,
         tuple(constants),
-        mul_up(head_constants(distances, constants, slopes), slack),
+        margins,
         mul_up(head_constants(lengths, constants, slopes), slack),
     )
 

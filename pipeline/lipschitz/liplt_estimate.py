@@ -2,8 +2,8 @@
 
     m_k = C(0,k)·‖W_k⋯W_0‖ + Σ_{j<k} s_j·C(j+1,k)·‖W_k⋯W_{j+1}‖·m_j,   C(a,k) = c_a c_{a+1}⋯c_{k−1}
 
-with c the centre and s the spread of an activation's slopes (c = s = 1/2 for ReLU): every W_k⋯W_j is
-one map, so what two layers do to each other is not lost as in ∏‖W_k‖.
+with c the centre and s the spread of an activation's slopes (c = s = 1/2 for ReLU): every W_k⋯W_j
+is one map, so what two layers do to each other is not lost as in ∏‖W_k‖.
 
 Notable:
 - All L(L+1)/2 products are iterated in one sweep. At layer ℓ the vectors on their way form a

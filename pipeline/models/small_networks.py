@@ -1,10 +1,10 @@
 """The smaller networks: mCnF (CRM, Local-Lip) and fully connected ones (CRC).
 
-| | convolutions (channels, kernel, stride, padding) | dense | images |
-|---|---|---|---|
-| 4C3F | (32,3,1,1) (32,4,2,1) (64,3,1,1) (64,4,2,1) | 512 512 K | 28 px |
-| 6C2F | (32,3,1,1) (32,4,2,1) (64,3,1,1) (64,4,2,1) (64,3,1,1) (64,4,2,1) | 512 K | 32 px |
-| 8C2F | (64,3,1,1) (64,3,1,1) (64,4,2,0) (128,3,1,1) ×2 (128,4,2,0) (256,3,1,1) (256,4,2,0) | 256 K | 64 px |
+Convolutions as (channels, kernel, stride, padding), then dense layers, for K classes:
+  4C3F  28 px  (32,3,1,1) (32,4,2,1) (64,3,1,1) (64,4,2,1); 512 512 K
+  6C2F  32 px  (32,3,1,1) (32,4,2,1), then twice (64,3,1,1) (64,4,2,1); 512 K
+  8C2F  64 px  twice (64,3,1,1) (64,4,2,0), twice (128,3,1,1) (128,4,2,0), (256,3,1,1) (256,4,2,0);
+               256 K
 
 Notable: 8C2F is the network of Huang et al. (2021). CRM's authors changed the padding of its second
 convolution to 0 because their power iteration failed on sizes that a stride does not divide; ours

@@ -9,8 +9,8 @@ Notable:
 - It wants pairwise constants L_yi and takes them from the prediction's [K, K] table, so it works
   with every network: LipLT's, and the product bound of LiResNet.
 - Both z and L carry gradients: the term widens margins and flattens the network.
-- The warm-up, in which plain cross entropy is trained, is `epsilon.delay` of the config: the term is
-  off while the training ε is 0, and its size does not matter otherwise.
+- The warm-up, in which plain cross entropy is trained, is `epsilon.delay` of the config: the term
+  is off while the training ε is 0, and its size does not matter otherwise.
 - The mean of the second term is over the batch, as in equation 6; the authors' code divides by the
   number of samples below the threshold instead.
 """

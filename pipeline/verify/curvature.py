@@ -1,4 +1,4 @@
-"""Curvature certificates (CRC; Singla & Feizi 2020) proved again: the claims C_ji, then every radius.
+"""Curvature certificates (CRC; Singla & Feizi 2020) proved again: claims C_ji, then radii.
 
 For a margin f of classes j and i with ∇²f ⪰ −C·I, any point x, any 0 ≤ η < 1/C and the centre x̂,
     d = ½‖x − x̂‖² + η f(x) − ‖x − x̂ + η ∇f(x)‖² / (2(1 − ηC))

@@ -2,9 +2,9 @@
 
 |computed φ(x) − φ(x)| ≤ `ERROR_UNITS`·u·max(1, |φ(x)|), and the same for φ', for every float64 x.
 
-exp(−t), t ≥ 0: t = (64k + j)·ln 2/64 + r, |r| ≤ 0.0055; exp(−t) = 2^-k · T_j · exp(−r), T_j = 2^(-j/64)
-from 200-bit arithmetic, seven terms of Taylor (the rest below 1e-22). ln 2/64 is split so that
-t − n·HIGH is exact; r is off by less than u, the product by less than 10u relative.
+exp(−t), t ≥ 0: t = (64k + j)·ln 2/64 + r, |r| ≤ 0.0055; exp(−t) = 2^-k · T_j · exp(−r),
+T_j = 2^(-j/64) from 200-bit arithmetic, seven terms of Taylor (the rest below 1e-22). ln 2/64 is
+split so that t − n·HIGH is exact; r is off by less than u, the product by less than 10u relative.
 log(1 + e): what NumPy says is a guess y; d = (1 + e)·exp(−y) − 1 corrects it to y + d, off by at
 most d² and 20u. A guess that is off by more than 1e-10 gives NaN, and NaN is refused everywhere.
 """

@@ -160,7 +160,8 @@ class Inspection:
             )
             proofs.append(proof)
         proved = sum(layer.weight is not None for layer in self.network.layers)
-        return f"{proved} norms proved by Gram iteration, {len(proofs) - proved} layers without weights"
+        others = len(proofs) - proved
+        return f"{proved} norms proved by Gram iteration, {others} layers without weights"
 
     def check_product(self) -> str:
         """Λ is at least the exact product of the layer bounds."""
