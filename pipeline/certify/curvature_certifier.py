@@ -124,8 +124,9 @@ class CurvatureCertifier(LipschitzCertifier):
         one, other = torch.from_numpy(first), torch.from_numpy(second)
         start = center[rows]
         margin = self._fast.margin(one, other)
-        weakest = torch.from_numpy(concave).float()
-        x, eta = nearest_point(margin, start.float(), weakest, steps)
+        bent = (concave, self.curvature[second, first])
+        concave_side, convex_side = (torch.from_numpy(side).float() for side in bent)
+        x, eta = nearest_point(margin, start.float(), concave_side, convex_side, steps)
         point = x.double()
         margins = self._exact.evaluate(point, one, other)
         return dual_radius(margins, point, start, eta.double().numpy(), concave)
@@ -196,9 +197,11 @@ class CurvatureReference(UnsoundReference):
         logits = self.network.logits(self.network.trunk(x0))
         labels = labels.cpu()
         others = logits.scatter(1, labels[:, None], -math.inf)
-        margin = self._fast.margin(labels, others.argmax(1))
+        second = others.argmax(1)
+        margin = self._fast.margin(labels, second)
         x0 = x0.flatten(1)
-        x, eta = nearest_point(margin, x0, self._curvature[labels, others.argmax(1)], MANY)
+        sides = self._curvature[labels, second], self._curvature[second, labels]
+        x, eta = nearest_point(margin, x0, *sides, MANY)
         dual = ((x - x0) ** 2).sum(1) + 2 * eta * margin(x)[0]
         correct = logits.argmax(1) == labels
         return torch.where(correct & (dual > 0), dual.clamp(min=0).sqrt(), 0.0)

@@ -23,6 +23,8 @@ Margin = Callable[[Tensor], tuple[Tensor, Tensor]]
 BISECTIONS, STEPS = 30, 20
 NEAR_ENOUGH = 1e-5
 """‖∇‖ at which the paper takes an inner problem for solved."""
+SLOW = 0.9
+"""A step that leaves more than this share of the residual has overshot, to and fro."""
 CAP = 1 - 1e-3
 """η stays below this share of its limit 1/C: at the limit the problem is not strictly convex, and
 the bound at an inexact minimiser is void."""
@@ -92,22 +94,25 @@ def algorithm_2(
 
 
 def nearest_point(
-    margin: Margin, x0: Tensor, concave: Tensor, steps: int = 15
+    margin: Margin, x0: Tensor, concave: Tensor, convex: Tensor, steps: int = 15
 ) -> tuple[Tensor, Tensor]:
-    """The certificate problem by projection: x ← x0 − η·∇f(x), η of the linearised f = 0, capped.
+    """The certificate problem by projection: x → x0 − η·∇f(x), η of the linearised f = 0, capped.
 
     Where f is positive at the cap the fixed point is the minimiser for η = cap: the best that
-    duality gives.
+    duality gives. A whole step is taken as long as the residual falls, and half of the last one
+    where it hardly does, down to 1/(1 + ηM), with which the paper's iteration never fails.
 
     Args:
         margin: f with its gradient.
         x0: [n, D], f(x0) > 0.
-        concave: [n], C > 0.
+        concave: [n], C = −m > 0.
+        convex: [n], M > 0.
         steps: gradients.
 
     Returns:
         x [n, D] and η [n], 0 ≤ η < 1/C.
     """
+    step, before = torch.ones_like(concave), torch.full_like(concave, torch.inf)
     cap = CAP / concave.clamp(min=torch.finfo(x0.dtype).tiny)
     x, eta = x0, torch.zeros_like(cap)
     for _ in range(steps):
@@ -115,7 +120,11 @@ def nearest_point(
         distance = value + ((x0 - x) * slope).sum(1)
         square = (slope * slope).sum(1).clamp(min=torch.finfo(x0.dtype).tiny)
         eta = torch.minimum((distance / square).clamp(min=0), cap)
-        x = x0 - eta[:, None] * slope
+        residual = x - x0 + eta[:, None] * slope
+        length = torch.linalg.vector_norm(residual, dim=1)
+        least = 1 / (1 + eta * convex)
+        step = torch.where(length > SLOW * before, torch.maximum(step / 2, least), step)
+        x, before = x - step[:, None] * residual, length
     return x, eta
 
 

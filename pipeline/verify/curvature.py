@@ -5,7 +5,7 @@ For a margin f of classes j and i with ∇²f ⪰ −C·I, any point x, any 0 �
 is not above ½‖x' − x̂‖² for any x' with f(x') ≤ 0 (strong convexity). So a claimed radius r holds if
 some x and η give √(2d) ≥ r + e_0, e_0 the distance of x̂ = fl(v/255) from v/255.
 
-Notable: the points are this program's own. r is known, so x − x̂ = −r·∇f/‖∇f‖ is iterated and d
+Notable: the points are this program's own. r is known, so x → x̂ − r·∇f/‖∇f‖ is iterated and d
 evaluated at every step, in float64 with all rounding counted, until all other classes are proved:
 most are in a step or two. The certifier searches for η without knowing r, in float32.
 """
@@ -31,6 +31,7 @@ from pipeline.verify.strict_json import Record
 
 STEPS = 40
 CAP = 1 - 1e-3
+SLOW = 0.9
 ROOM = 1e-12
 """Relative room for the few dozen roundings of scalars, 2^-53 each."""
 
@@ -83,7 +84,7 @@ class CurvatureProver:
         wanted = (radius + _norms(x) * float(UNIT) * (1 + ROOM)) * (1 + ROOM)
         rows, others = np.nonzero(predict[:, None] != np.arange(len(self._rows)))
         left = np.arange(len(rows))
-        point = x[rows]
+        point, pace, before = x[rows], np.ones(len(rows)), np.full(len(rows), np.inf)
         for _ in range(STEPS):
             first, second = predict[rows[left]], others[left]
             value, error, slope, off = self._margin(point, first, second)
@@ -93,10 +94,15 @@ class CurvatureProver:
                 eta = np.minimum(target / np.sqrt(np.square(slope).sum(1)), CAP / concave)
                 eta = np.where(np.isfinite(eta), eta, 0.0)
                 proved = _dual(point - center, value, error, slope, off, eta, concave) >= target
-            left, slope, eta, center = (each[~proved] for each in (left, slope, eta, center))
+            residual = point - center + eta[:, None] * slope
+            length = _norms(residual)
+            # Where a whole step overshoots: half of it, down to what strong convexity allows.
+            least = 1 / (1 + eta * self._curvature[second, first])
+            pace = np.where(length > SLOW * before, np.maximum(pace / 2, least), pace)
+            point, before = point - pace[:, None] * residual, length
+            left, point, pace, before = (each[~proved] for each in (left, point, pace, before))
             if not len(left):
                 break
-            point = center - eta[:, None] * slope
         failed = np.full(len(x), -1)
         failed[rows[left]] = others[left]
         return failed
