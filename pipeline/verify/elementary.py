@@ -37,10 +37,10 @@ SLOPES = {
 """α and β of each activation that is known."""
 BENDS = {
     "softplus": (Fraction(0), Fraction(1, 4)),
-    "sigmoid": (-Fraction(962251, 10**7), Fraction(962251, 10**7)),
-    "tanh": (-Fraction(7698004, 10**7), Fraction(7698004, 10**7)),
+    "sigmoid": (-Fraction(96225044864938, 10**15), Fraction(96225044864938, 10**15)),
+    "tanh": (-Fraction(769800358919502, 10**15), Fraction(769800358919502, 10**15)),
 }
-"""Bounds of φ'': of √3/18 = 0.09622504… and 4√3/9 = 0.76980035… one unit more in the last place."""
+"""Bounds of φ'': √3/18 = 0.09622504486493763… and 4√3/9 = 0.769800358919501…, rounded up."""
 
 
 def exp_minus(t: Float64) -> Float64:

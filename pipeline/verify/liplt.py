@@ -21,7 +21,7 @@ from pipeline.verify.forward import abs_norm_upper
 from pipeline.verify.gram import spectral_upper_bounds
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.layers import Layer
-from pipeline.verify.norms import prove_convolution
+from pipeline.verify.norms import prove_convolution, prove_dense
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.refusal import quote, require
 from pipeline.verify.strict_json import Record
@@ -199,9 +199,11 @@ def _proved(chain: list[Layer], claim: float) -> bool:
         if spectral_upper_bounds(matrix.T[None, None], target)[0] <= target:
             return True
     layer = chain[0]
-    if len(chain) > 1 or layer.axes is None:
+    if len(chain) > 1:
         return False
     assert layer.weight is not None
+    if layer.axes is None:
+        return prove_dense(layer.weight, claim).holds
     return prove_convolution(
         layer.weight, layer.axes, claim, layer.hint, lambda done, total: None
     ).holds

@@ -1,4 +1,6 @@
-"""Curvature bounds against Hessians by automatic differentiation; the searches against each other."""
+"""Curvature bounds against Hessians by automatic differentiation; searches against each other."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ class Plain:
         sizes = (PIXELS, *hidden)
         self.weights = [
             (scale * random.standard_normal((n, m)) / np.sqrt(m)).astype(np.float32)
-            for m, n in zip(sizes[:-1], sizes[1:], strict=True)
+            for m, n in itertools.pairwise(sizes)
         ]
         self.rows = random.standard_normal((CLASSES, hidden[-1])).astype(np.float32)
         self.function = function
