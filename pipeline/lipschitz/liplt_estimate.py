@@ -125,7 +125,8 @@ def combine(
         m_0 … m_{L−1}, and the constants of the head in the head's shape.
     """
     constants: list[Tensor] = []
-    for k, row in enumerate([*norms, head]):
+    tables: list[Tensor | Sequence[Tensor]] = [*norms, head]
+    for k, row in enumerate(tables):
         total = row[0] * _centers(slopes, 0, k)
         for j in range(k):
             total = total + row[j + 1] * (

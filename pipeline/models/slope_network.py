@@ -65,7 +65,7 @@ class SlopeNetwork(LipschitzNetwork):
     ) -> None:
         nn.Module.__init__(self)  # LipschitzNetwork's head is another
         self.trunk = trunk
-        self.head = head
+        self.head = head  # type: ignore[assignment]
         self.input_shape = input_shape
         self.power_iterations = power_iterations
         self.hold_power_iteration = False

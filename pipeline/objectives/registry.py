@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.objectives.adversarial import ProjectedGradient, Trades
 from pipeline.objectives.base import Objective
 from pipeline.objectives.crm import CertifiedRadius
 from pipeline.objectives.cross_entropy import CrossEntropy
@@ -16,6 +17,8 @@ _OBJECTIVES.add("emma", Emma)
 _OBJECTIVES.add("cross_entropy", CrossEntropy)
 _OBJECTIVES.add("crm", CertifiedRadius)
 _OBJECTIVES.add("crt", CurvatureTraining)
+_OBJECTIVES.add("pgd", ProjectedGradient)
+_OBJECTIVES.add("trades", Trades)
 
 
 def list_objectives() -> list[str]:

@@ -100,7 +100,8 @@ class CurvatureProver:
             least = 1 / (1 + eta * self._curvature[second, first])
             pace = np.where(length > SLOW * before, np.maximum(pace / 2, least), pace)
             point, before = point - pace[:, None] * residual, length
-            left, point, pace, before = (each[~proved] for each in (left, point, pace, before))
+            left, point = left[~proved], point[~proved]
+            pace, before = pace[~proved], before[~proved]
             if not len(left):
                 break
         failed = np.full(len(x), -1)
