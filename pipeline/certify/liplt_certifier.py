@@ -28,7 +28,7 @@ class LipLTCertifier(LipschitzCertifier):
     """Certifies as `LipschitzCertifier` does, with K_ji the lesser of LipLT's and the product's.
 
     Statement R is the same: it asks of K_ji only that it is not below the Lipschitz constant of
-    f_j − f_i, which both are (docs/certificate.md §8).
+    f_j − f_i, which both are (docs/small_networks.md §1).
     """
 
     def __init__(

@@ -3,8 +3,8 @@
     CE(x_attack, y) + γ·K(W, y, t)
 
 x_attack the least margin f_y − f_t in the ball of radius ρ about x (Algorithm 2), t the class with
-the second-largest logit, K the curvature bound of Theorem 4. ρ is the training ε; at ε = 0 this is
-"γ" of the paper's tables, curvature regularisation without attack.
+the second-largest logit, K the curvature bound of Theorem 4. ρ is the training ε. With `attack:
+false` the loss is at x itself: "γ" of the paper's tables, curvature regularisation alone.
 
 Notable:
 - The inner problem by `worst_point`, ten gradients, in place of 300: the same point wherever
@@ -33,18 +33,21 @@ class CurvatureTraining:
     Args:
         gamma: γ; 0.01 to 0.07 in the paper.
         steps: gradients of the inner problem.
+        attack: whether there is one.
 
     Raises:
         ValueError: an option out of range.
     """
 
-    def __init__(self, gamma: float = 0.01, steps: int = 10) -> None:
+    def __init__(self, gamma: float = 0.01, steps: int = 10, attack: bool = True) -> None:
         number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
         if not number or gamma < 0:
             raise ValueError(f"objective.gamma is {gamma!r}, expected a number of at least 0")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"objective.steps is {steps!r}, expected a whole number from 1")
-        self.gamma, self.steps = gamma, steps
+        if not isinstance(attack, bool):
+            raise ValueError(f"objective.attack is {attack!r}, expected true or false")
+        self.gamma, self.steps, self.attack = gamma, steps, attack
 
     def __call__(
         self, model: Callable[[Tensor], Prediction], batch: Batch, epsilon: float
@@ -58,7 +61,7 @@ class CurvatureTraining:
             prediction = model(batch.images)
         target = threatening_class(_others_first(prediction.logits, batch.labels))
         attacked = batch.images
-        if epsilon > 0:
+        if self.attack and epsilon > 0:
             margin = margin_of(model, batch.labels, target, batch.images.shape)
             attacked = worst_point(margin, batch.images.flatten(1), epsilon, self.steps)
             attacked = attacked.view_as(batch.images)

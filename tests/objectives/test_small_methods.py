@@ -92,7 +92,7 @@ def test_crt_is_cross_entropy_at_the_worst_point_plus_curvature() -> None:
     curved = clean.curvature[batch.labels, target]
     assert torch.allclose(losses.per_sample, plain.per_sample + gamma * curved, rtol=1e-3)
     # the attacked point is on the sphere, and no random one has a smaller margin
-    at_rest = build_objective("crt", gamma=0.0)(model, batch, 0.0)
+    at_rest = build_objective("crt", gamma=0.0, attack=False)(model, batch, radius)
     unattacked = F.cross_entropy(clean.logits, batch.labels, reduction="none")
     assert torch.allclose(at_rest.per_sample, unattacked, atol=1e-6)
     noise = torch.randn(300, *batch.images.shape, generator=torch.Generator().manual_seed(1))
