@@ -84,7 +84,7 @@ def test_any_point_and_any_multiplier_give_a_true_radius() -> None:
     for _ in range(400):  # a point where class i is ahead: its distance is above every true radius
         across.requires_grad_()
         value = margin(network, across, j, i)
-        if float(value) < 0:
+        if float(value.detach()) < 0:
             break
         (slope,) = torch.autograd.grad(value.sum(), across)
         across = across.detach() - 0.02 * slope / slope.norm()
