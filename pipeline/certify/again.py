@@ -49,7 +49,10 @@ def certify_again(
                 _check_content(old, loader)
         wanted = epsilons or old.epsilons
         tight = old.tight if tight is None else tight
-        return certify(network, loader, wanted, out_dir, config=config, force=force, tight=tight)
+        method = old.margins.get("method", "product")
+        return certify(
+            network, loader, wanted, out_dir, config=config, force=force, tight=tight, method=method
+        )
     finally:
         loader.close()
 

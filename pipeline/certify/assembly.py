@@ -20,7 +20,7 @@ from pipeline.certify.certificate import (
     Certificate,
 )
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
-from pipeline.certify.unsound import unsound_radii
+from pipeline.certify.unsound import UnsoundReference
 from pipeline.certify.verdicts import read_rows
 from pipeline.certify.writer import write_config, write_images, write_report
 from pipeline.config import RunConfig
@@ -64,6 +64,7 @@ def assemble(
     subject: Subject,
     certifier: LipschitzCertifier,
     estimates: Sequence[float],
+    reference: UnsoundReference,
     store: BlockStore,
     loader: BlockLoader,
     out_dir: Path,
@@ -75,6 +76,7 @@ def assemble(
         subject: what was certified.
         certifier: its network and bounds.
         estimates: power iteration of each layer, for the comparison.
+        reference: what the scores in the blocks mean.
         store: holds all blocks.
         loader: the images, of which the report shows some.
         out_dir: the certificate directory.
@@ -84,7 +86,7 @@ def assemble(
     rows = [row for block_rows, _ in parts for row in block_rows]
     verdicts = read_rows(rows)
     lipschitz_unsound = math.prod(estimates)
-    unsound = unsound_radii(np.concatenate([scores for _, scores in parts]), lipschitz_unsound)
+    unsound = reference.radii(np.concatenate([scores for _, scores in parts]), lipschitz_unsound)
     network, epsilons = certifier.network, subject.epsilons
     classes = network.head.num_classes
     write_atomically(out_dir / "model.safetensors", subject.weights)
@@ -129,6 +131,7 @@ def assemble(
         versions=subject.versions,
         device=subject.device,
         seconds=seconds,
+        margins=certifier.margin_evidence(),
     )
     write_report(certificate, verdicts, unsound, loader, subject.training)
     store.clear()

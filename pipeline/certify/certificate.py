@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ CLAIM_FLOAT = (
     "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
     "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
     "strictly greater than every other, every dot product and its bias being summed in any order, "
-    "fused or not, and in another order at another point."
+    "fused or not, and in another order at another point, and every softplus, sigmoid or tanh z "
+    "being computed within 2^-45 max(1, |z|)."
 )
 INPUT_SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 
@@ -69,11 +70,15 @@ class Certificate:
     versions: dict[str, str]
     device: str
     seconds: dict[str, float]
+    margins: dict[str, Any] = field(default_factory=dict)
+    """How margins are proved where not by K = Λ·D: `method` (liplt, curvature) and its claims."""
 
     def to_json(self) -> str:
         """The text of certificate.json; floats in their shortest form that reads back the same."""
         tree = asdict(self)
         del tree["directory"]
+        if not self.margins:
+            del tree["margins"]
         return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -92,8 +97,9 @@ def read_certificate(directory: Path) -> Certificate:
         raise ValueError(f"{path} is damaged ({error}): certify again") from None
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise ValueError(f"{path} is not of the format {FORMAT!r}: certify again")
-    expected = {field.name for field in fields(Certificate)} - {"directory"}
-    for names, what in ((expected - tree.keys(), "lacks"), (tree.keys() - expected, "has unknown")):
+    expected = {each.name for each in fields(Certificate)} - {"directory"}
+    needed = expected - {"margins"}
+    for names, what in ((needed - tree.keys(), "lacks"), (tree.keys() - expected, "has unknown")):
         if names:
             raise ValueError(f"{path} {what} {', '.join(sorted(names))}: certify again")
     return Certificate(directory=directory, **tree)

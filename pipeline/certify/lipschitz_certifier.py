@@ -8,6 +8,7 @@ once. No convolution but by matrix products, no TF32: see `arithmetic.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,10 @@ class LipschitzCertifier:
             for layer, bound in zip(network.layers, bounds, strict=True)
         ]
         self._head_error = HeadError.of(network.head.weight, network.head.bias, distances)
+
+    def margin_evidence(self) -> dict[str, Any]:
+        """`margins` of certificate.json: how margins are proved, where not by K = Λ·D; else {}."""
+        return {}
 
     def certify(self, images: Tensor, labels: Tensor) -> Verdicts:
         """Certify each image (docs/certificate.md §1, statements R and F).

@@ -68,6 +68,7 @@ class AccelerateEngine(Engine):
             prediction.logits.float(),
             prediction.margin_lipschitz.float(),
             prediction.layer_lipschitz.float(),
+            None if prediction.curvature is None else prediction.curvature.float(),
         )
 
     @contextmanager

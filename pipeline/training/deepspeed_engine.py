@@ -192,8 +192,8 @@ class _Wrapped(nn.Module):
         self.model = model
         self.bf16 = bf16
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, C, H, W] -> logits, margin_lipschitz, layer_lipschitz."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B, C, H, W] -> logits, margin_lipschitz, layer_lipschitz, and curvature if any."""
         autocast = self.bf16 and self.model.training
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             prediction: Prediction = self.model.forward(images)
@@ -201,6 +201,7 @@ class _Wrapped(nn.Module):
             prediction.logits.float(),
             prediction.margin_lipschitz.float(),
             prediction.layer_lipschitz.float(),
+            *([] if prediction.curvature is None else [prediction.curvature.float()]),
         )
 
 

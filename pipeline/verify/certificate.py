@@ -20,10 +20,12 @@ CLAIM_FLOAT = (
     "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
     "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
     "strictly greater than every other, every dot product and its bias being summed in any order, "
-    "fused or not, and in another order at another point."
+    "fused or not, and in another order at another point, and every softplus, sigmoid or tanh z "
+    "being computed within 2^-45 max(1, |z|)."
 )
 SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 MOST_IMAGES, MOST_CLASSES = 10**7, 2**14
+MARGIN_METHODS = ("liplt", "curvature")
 TEXTS = ("format", "statement", "claim", "claim_float", "device")
 NUMBERS = ("clean_accuracy", "lipschitz_bound", "lipschitz_unsound")
 COUNTS = ("num_images", "num_classes")
@@ -62,7 +64,8 @@ def read_certificate(content: bytes) -> Record:
     ):
         for key in keys:
             read(key)
-    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *FLAGS, *OBJECTS})
+    optional = {"margins"} & set(record.values)
+    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *FLAGS, *OBJECTS, *optional})
     for key, expected in (
         ("format", FORMAT),
         ("statement", STATEMENT),
@@ -89,6 +92,19 @@ def read_certificate(content: bytes) -> Record:
     )
     require(len(record.items("layers")) > 0, f"{CERTIFICATE} has no layers")
     return record
+
+
+def margin_method(record: Record) -> str:
+    """How margins are proved: "product" unless the certificate says otherwise.
+
+    Raises:
+        Refusal: a method that is not known.
+    """
+    if "margins" not in record.values:
+        return "product"
+    method = record.record("margins").text("method")
+    require(method in MARGIN_METHODS, f"margins are proved by {quote(method)}, which is unknown")
+    return method
 
 
 def chosen_classes(record: Record) -> list[int] | None:

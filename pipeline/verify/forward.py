@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.verify.elementary import ERROR_UNITS, SLOPES, activate
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
@@ -32,6 +33,7 @@ UNDERFLOW = 2.0**-1000
 LARGEST = 2.0**1000
 """Larger magnitudes are taken for an overflow."""
 SLACK = 1 + 1e-12
+AT_ZERO = {"softplus": math.log(2) * (1 + 2.0**-50), "sigmoid": 0.5}
 WINDOW_BYTES = 128 * 2**20
 """Memory for the gathered windows of one slice of images."""
 
@@ -57,15 +59,22 @@ class LayerError:
         if layer.kind == "shift":
             fan_in, abs_norm = 1, 1.0
             bias_norm = abs(layer.center) * math.sqrt(math.prod(layer.input_shape)) * GROW
+        elif layer.kind == "activation":
+            if layer.function == "relu":
+                return None
+            fan_in, abs_norm = ERROR_UNITS, float(SLOPES[layer.function][1])
+            # |φ(x)| ≤ β|x| + |φ(0)|, |φ(0)| ≤ ln 2, and 1 where |φ| is less
+            largest = 1 + AT_ZERO.get(layer.function, 0.0)
+            bias_norm = math.sqrt(math.prod(layer.input_shape)) * largest * GROW
         elif layer.weight is not None and layer.bias is not None:
-            fan_in, abs_norm = layer.weight[0].size, _abs_norm_upper(layer)
+            fan_in, abs_norm = layer.weight[0].size, abs_norm_upper(layer)
             bias_norm = _bias_norm_upper(layer)
             if layer.kind == "convex_potential":
                 fan_in, abs_norm, bias_norm = potential_error(layer, abs_norm, bias_norm)
             elif layer.kind == "skew_exponential":
                 fan_in, abs_norm, bias_norm = skew_error(layer, abs_norm, bias_norm)
         elif layer.branch is not None:
-            absolute = [_abs_norm_upper(part) for part in layer.branch]
+            absolute = [abs_norm_upper(part) for part in layer.branch]
             biases = [_bias_norm_upper(part) for part in layer.branch]
             fan_in, abs_norm, bias_norm = residual_error(
                 layer, (absolute[0], absolute[1]), (biases[0], biases[1])
@@ -145,6 +154,8 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     """[B, *input_shape] -> [B, *output_shape]."""
     if layer.kind == "shift":
         return x - layer.center
+    if layer.kind == "activation":
+        return activate(layer.function, x)
     moved = evaluate_shape(layer.kind, layer.size, x)
     if moved is not None:
         return moved
@@ -197,7 +208,7 @@ def _bias_norm_upper(layer: Layer) -> float:
     return float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
 
 
-def _abs_norm_upper(layer: Layer) -> float:
+def abs_norm_upper(layer: Layer) -> float:
     """Upper bound of ‖|W|‖: of the matrix of absolute values, summed over taps for a convolution.
 
     With non-negative taps the largest frequency block of the torus is the one at frequency 0.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from pipeline.verify.elementary import SLOPES
 from pipeline.verify.outward import Float64
 from pipeline.verify.refusal import quote, require
 from pipeline.verify.shapes import SIZES, output_shape, read_size
@@ -55,6 +56,8 @@ class Layer:
     """The attribute of a layer without weights (`shapes.SIZES`); J of a truncated exponential."""
     axes: tuple[Axis, Axis] | None = None
     """Geometry of a convolution."""
+    function: str = ""
+    """Of an activation."""
     hint: Torus | None = None
     """The torus that the certificate names for its proof; not trusted."""
 
@@ -96,6 +99,11 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         attributes.only({"center"})
         center = attributes.number("center")
         return Layer(name, kind, shape, shape, bound, center=center)
+    if kind == "activation":
+        attributes.only({"function"})
+        function = attributes.text("function")
+        require(function in SLOPES, f"{record.where} has the unknown activation {quote(function)}")
+        return Layer(name, kind, shape, shape, bound, function=function)
     if kind == "skew_exponential":
         attributes.only({"terms"})
         terms = attributes.count("terms", 1, MOST_TERMS)

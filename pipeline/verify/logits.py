@@ -51,8 +51,8 @@ class LogitCheck:
     ) -> None:
         self._forward = forward
         self._distances = distances
-        self._steepest = distances.upper * lipschitz_bound * GROW  # [K, K] ≥ K_ji
-        self._flattest = distances.lower * lipschitz_bound * SHRINK  # ≤ Λ·distance ≤ any valid K_ji
+        self._steepest = distances.steepest(lipschitz_bound)  # [K, K] ≥ K_ji
+        self._flattest = distances.flattest(lipschitz_bound)  # ≤ any valid K_ji
         self._epsilons = {text: (exact, ceil_float(exact)) for text, exact in epsilons.items()}
         self.worst_margin = 0.0
         self.worst_share = 0.0
@@ -136,8 +136,12 @@ class LogitCheck:
         if behind[others].any():
             winner = int(np.argmin(margins))
             raise Refusal(f"{row} is said to be class {row.predict}, recomputed it is {winner}")
-        if not row.correct or row.radius == 0:
-            return
+        if row.correct and row.radius > 0:
+            self._check_radius(row, margins, deltas)
+
+    def _check_radius(self, row: Row, margins: Float64, deltas: Float64) -> None:
+        """The radius of a row against all classes, by our own margins and constants."""
+        others = np.arange(len(margins)) != row.predict
         reach = row.radius * self._flattest[row.predict] * SHRINK if row.radius < np.inf else 0.0
         beyond = others & (reach > margins + deltas * GROW)
         if beyond.any():

@@ -71,12 +71,15 @@ def read_rows(content: bytes, count: int, classes: int) -> list[Row]:
     return rows
 
 
-def check_row(row: Row, distances: HeadDistances, lipschitz_bound: float) -> None:
+def check_row(
+    row: Row, distances: HeadDistances, lipschitz_bound: float, radius_follows: bool = True
+) -> None:
     """Whether prediction, constant and radius of one row follow from what it says.
 
     The constant must not be below Λ ‖w_predict − w_binding‖. The radius must be the largest that
     (margin − delta)/constant allows, up to the two downward roundings of the certifier: not above
-    it in exact arithmetic, and not so far below that another number was written.
+    it in exact arithmetic, and not so far below that another number was written. A radius proved by
+    curvature does not follow from its row (`radius_follows` False): it is proved from the pixels.
 
     Raises:
         Refusal: naming the image.
@@ -100,8 +103,9 @@ def check_row(row: Row, distances: HeadDistances, lipschitz_bound: float) -> Non
         f"{row} has the constant {row.lipschitz!r}, below the Lipschitz bound times the distance "
         f"of head rows {row.predict} and {row.binding}",
     )
-    if row.correct:
+    if row.correct and radius_follows:
         _check_radius(row)
+    require(radius_follows or math.isfinite(row.radius), f"{row} has a radius that is not finite")
     require(
         row.radius_float <= row.radius,
         f"{row} has the radius_float {row.radius_float!r}, larger than its radius {row.radius!r}",

@@ -29,7 +29,8 @@ CLAIM_FLOAT = (
     "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
     "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
     "strictly greater than every other, every dot product and its bias being summed in any order, "
-    "fused or not, and in another order at another point."
+    "fused or not, and in another order at another point, and every softplus, sigmoid or tanh z "
+    "being computed within 2^-45 max(1, |z|)."
 )
 UNIT = 2.0**-53
 INSIDE = 1 - 1e-9
