@@ -66,12 +66,14 @@ class BallError:
         fixed, growing = self._norm(error, norm)
         sums = (layer.abs_norm * fixed + layer.bias_norm) * SLACK
         slope = layer.abs_norm * growing * SLACK
+        inside = (layer.inner_norm * fixed + layer.inner_bias) * SLACK
+        gain = layer.inner_norm * growing * SLACK
         return BallError(
             (layer.lipschitz * self.fixed + layer.gamma * sums + layer.underflow) * SLACK,
             (layer.lipschitz * self.growing + layer.gamma * slope) * SLACK,
             mul_up(self.steepness, layer.lipschitz),
-            np.maximum(np.maximum(self.peak_fixed, fixed), sums),
-            np.maximum(np.maximum(self.peak_growing, growing), slope),
+            np.maximum.reduce([self.peak_fixed, fixed, sums, inside]),
+            np.maximum.reduce([self.peak_growing, growing, slope, gain]),
         )
 
     def delta(

@@ -19,7 +19,6 @@ from fractions import Fraction
 import numpy as np
 
 from pipeline.verify.elementary import BENDS, ERROR_UNITS, SLOPES, activate, differentiate
-from pipeline.verify.forward import SLACK, UNDERFLOW, UNIT, LayerError
 from pipeline.verify.gram import spectral_upper_bounds
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.layers import Layer
@@ -27,6 +26,7 @@ from pipeline.verify.liplt import read_stages
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.refusal import require
+from pipeline.verify.rounding import SLACK, UNDERFLOW, UNIT, LayerError
 from pipeline.verify.strict_json import Record
 
 STEPS = 40
