@@ -139,7 +139,7 @@ def commands_of_recipes() -> list[tuple[str, str]]:
     for path in sorted(DIGITS.parent.glob("*.yaml")):
         header = re.match(r"(#.*\n)*", path.read_text())
         assert header is not None
-        joined = re.sub(r"\n#\s+(?=--)", " ", header[0])
+        joined = re.sub(r" \\\n#\s+|\n#\s+(?=--)", " ", header[0])
         found += [(path.name, line) for line in re.findall(r"tools/sweep\.py (.*)", joined)]
     return found
 
