@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors.numpy import save as safetensors_bytes
 from torch import nn
 
@@ -39,6 +38,7 @@ from pipeline.data.base import BLOCK, BlockLoader, DatasetInfo
 from pipeline.distributed import World
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.device import proofs_on
 from pipeline.progress import say
 from pipeline.types import Epsilon
 
@@ -119,7 +119,8 @@ def certify(
     proved = BoundStore(
         out_dir / "bounds", _digest([weights_sha256, _versions(), network.records(), tight])
     )
-    bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
+    with proofs_on(device if device.type == "cuda" else None):
+        bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
     estimates = estimate_norms(network, world, leave_if_asked)
     claims = _on_main(world, lambda: prove_margins(method, network, bounds))
     certifier = build_certifier(method, network, bounds, claims, device)

@@ -2,8 +2,8 @@
 trained (Cohen et al. 2019, Section 3.3).
 
 Notable: the noise of a sample is a function of (step, sample id), so a step is the same on any
-number of processes and after any resume. The step comes from the loop (`begin_step`). NumPy's Philox
-takes both as its key; torch's generator on the CPU looks at 32 bits of a seed.
+number of processes and after any resume. The step comes from the loop (`begin_step`).
+NumPy's Philox takes both as its key; torch's generator on the CPU looks at 32 bits of a seed.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ For a margin f of classes j and i with ∇²f ⪰ −C·I, any point x, any 0 �
 is not above ½‖x' − x̂‖² for any x' with f(x') ≤ 0 (strong convexity). So a claimed radius r holds if
 some x and η give √(2d) ≥ r + e_0, e_0 the distance of x̂ = fl(v/255) from v/255.
 
-Statement F, a claimed radius s: within s the float64 program errs where f ≤ ρ at most, ρ the rounding
-of two logits anywhere within s. With f − ρ for f the same d excludes that: √(2d) ≥ s + e_0.
+Statement F, a claimed radius s: within s the float64 program errs where f ≤ ρ at most, ρ the
+rounding of two logits anywhere within s. With f − ρ for f the same d excludes it: √(2d) ≥ s + e_0.
 
 Notable: the points are this program's own. r is known, so x → x̂ − r·∇f/‖∇f‖ is iterated and d
 evaluated at every step, in float64 with all rounding counted, until all other classes are proved:

@@ -60,7 +60,7 @@ def test_delta_in_the_ball_covers_every_order(order: str, scale: float) -> None:
 
 
 def covers(network: ExportedNetwork, order: str, least: float) -> None:
-    """The program in that order is within δ' of the exact margins, and once beyond `least` of it."""
+    """The program in that order is within δ' of the exact margins, once beyond `least` of it."""
     certify = LipschitzCertifier(network, prove_bounds(network))
     images, _ = random_images(3, 3)
     with torch.no_grad():

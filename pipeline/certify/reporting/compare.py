@@ -5,8 +5,8 @@ Notable:
   probabilistic. Costs stand beside the figures, in seconds an image.
 - VRA is recomputed from the radii of images.tsv, exactly, so that certificates made for different
   epsilons can be compared at any.
-- Two certificates of the same data set are also compared on the images of both: how many only the one
-  certifies, how many only the other, and how likely so uneven a split is if neither is better
+- Two certificates of the same data set are also compared on the images of both: how many only the
+  one certifies, how many only the other, and how likely so uneven a split is if neither is better
   (McNemar's exact test). Certificates of different images are never paired, and the table says so.
 - Nothing is verified here; a table that is not the one that its certificate names is refused.
 """

@@ -1,10 +1,10 @@
 """Gaussian noise that is a function of (seed, image, purpose) alone.
 
 Notable:
-- Noise is drawn in chunks whose size depends on the size of the images only, each from a generator of
-  its own. So neither the number of processes and threads nor a resume changes a draw.
-- NumPy's Philox on the CPU (torch's generator there looks at 32 bits of its seed, and among millions
-  of chunks some would be equal), torch's on a GPU: another kind of device draws other numbers.
+- Noise is drawn in chunks whose size depends on the size of the images only, each from a generator
+  of its own. So neither the number of processes and threads nor a resume changes a draw.
+- NumPy's Philox on the CPU (torch's generator there looks at 32 bits of its seed, and among
+  millions of chunks some would be equal), torch's on a GPU: another device draws other numbers.
 """
 
 from __future__ import annotations

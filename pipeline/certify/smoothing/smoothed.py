@@ -109,5 +109,5 @@ class SmoothedClassifier:
 
 
 def clopper_pearson_lower(count: int, samples: int, alpha: float) -> float:
-    """The p with P(at least `count` of `samples`) = α: one-sided, exact (Clopper & Pearson 1934)."""
+    """The p with P(at least `count` of `samples`) = α: one-sided (Clopper & Pearson 1934)."""
     return float(beta.ppf(alpha, count, samples - count + 1)) if count else 0.0
