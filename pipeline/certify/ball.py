@@ -124,11 +124,21 @@ class BallError:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             constant, linear = self.delta(head, error, norm, predicted)
             radii = signed_radius(margins, (delta + constant) * SLACK, (lipschitz + linear) * SLACK)
+        return np.asarray(np.minimum(radii, self.reach(head, error, norm)[:, None]))
+
+    def reach(self, head: HeadError, error: Floats, norm: Floats) -> Floats:
+        """Distances [B] within which nothing can overflow; −∞ where it could at the image.
+
+        Args:
+            head: its constants.
+            error: [B], of the features at the image.
+            norm: [B], of the features at the image.
+        """
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             fixed, growing = self._norm(error, norm)
             steepest = head.row_norms.max()
             peak = np.maximum(fixed, steepest * fixed + head.biases.max()) * SLACK
             peak = np.maximum(self.peak_fixed, peak)
             gain = np.maximum(self.peak_growing, np.maximum(growing, steepest * growing) * SLACK)
             room = np.where(gain > 0, (LARGEST - peak) / gain / SLACK, np.inf)
-            room = np.where(peak < LARGEST, room, -np.inf)
-        return np.asarray(np.minimum(radii, room[:, None]))
+            return np.where(peak < LARGEST, room, -np.inf)

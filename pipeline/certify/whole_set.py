@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors.numpy import save as safetensors_bytes
 from torch import nn
 
 from pipeline import distributed
-from pipeline.certify.arithmetic import SLICE
+from pipeline.certify.arithmetic import SLICE, default_threads, device_name
 from pipeline.certify.assembly import Subject, assemble, describe_model
 from pipeline.certify.block_store import BlockStore
 from pipeline.certify.blocks import WholeSetPass
@@ -40,6 +38,7 @@ from pipeline.data.base import BLOCK, BlockLoader, DatasetInfo
 from pipeline.distributed import World
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.device import proofs_on
 from pipeline.progress import say
 from pipeline.types import Epsilon
 
@@ -120,7 +119,8 @@ def certify(
     proved = BoundStore(
         out_dir / "bounds", _digest([weights_sha256, _versions(), network.records(), tight])
     )
-    bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
+    with proofs_on(device if device.type == "cuda" else None):
+        bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
     estimates = estimate_norms(network, world, leave_if_asked)
     claims = _on_main(world, lambda: prove_margins(method, network, bounds))
     certifier = build_certifier(method, network, bounds, claims, device)
@@ -135,14 +135,14 @@ def certify(
         dataset_sha256=dataset_sha256,
         epsilons=wanted,
         versions=_versions(),
-        device=_device_name(device),
+        device=device_name(device),
         tight=tight,
         training=training,
     )
     store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds, method))
     unsound = build_reference(method, network, claims, device)
     work = WholeSetPass(certifier, unsound, loader, store, wanted[0], leave_if_asked)
-    work.run(world, threads or _default_threads(world, device))
+    work.run(world, threads or default_threads(world, device))
     finished = time.perf_counter()
 
     seconds = {"bounds": round(bounded - began, 3), "images": round(finished - bounded, 3)}
@@ -246,18 +246,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue  # certline itself, run from a checkout that is not installed
     return versions
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _default_threads(world: World, device: torch.device) -> int:
-    """This process's share of the machine's cores; one block at a time on a GPU."""
-    if device.type == "cuda":
-        return 1
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    return max(1, len(os.sched_getaffinity(0)) // local)
 
 
 def _together(function: Callable[[], None]) -> None:

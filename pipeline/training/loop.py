@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.data.base import TrainLoader
 from pipeline.distributed import sum_over_ranks
-from pipeline.objectives.base import Losses, Objective
+from pipeline.objectives.base import Losses, Objective, Stepwise
 from pipeline.stopwatch import Stopwatch, mark
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.engine import Engine
@@ -139,6 +139,8 @@ class Loop:
         learning_rate, epsilon = plan.learning_rate(step), plan.epsilon(step)
         micro_batches = batch.split(plan.accumulation)
         engine.module.train()
+        if isinstance(self.objective, Stepwise):
+            self.objective.begin_step(step)
         parts = []
         for number, micro in enumerate(micro_batches):
             # One advance of the power iteration a step, however the batch is cut.
