@@ -95,6 +95,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
                 _check_data(config, key, info)
         plan = Plan(
             epochs=training.epochs,
+            steps=training.steps,
             batch_size=training.batch_size,
             accumulation=training.accumulation,
             learning_rate=learning_rate_of(config, loader.steps_per_epoch),
@@ -108,7 +109,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
 
         engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
-        total_steps = training.epochs * loader.steps_per_epoch
+        total_steps = training.total_steps(loader.steps_per_epoch)
         checkpointing = Checkpointing(
             directory / "checkpoints",
             engine,
