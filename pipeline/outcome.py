@@ -39,8 +39,13 @@ class Exit(IntEnum):
     """Ctrl-C; what a shell reports of a program that it ended."""
 
 
-PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO}
-"""Errors of a file server that another try, perhaps on other nodes, may not meet."""
+LASTING = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP,
+    errno.ENAMETOOLONG, errno.ENODEV, errno.ENOENT, errno.ENOSPC, errno.ENOSYS, errno.ENOTDIR,
+    errno.ENOTSUP, errno.ENXIO, errno.EPERM, errno.EROFS, errno.EXDEV,
+}  # fmt: skip
+"""Errors of the system that stay until a person does something. Any other, such as those of a file
+server that restarts, another try may not meet; three in vain are the last."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +163,8 @@ def _is_a_surprise(error: Exception) -> bool:
 
 def status_of(error: Exception) -> Exit:
     """The exit status that an error ends with."""
-    is_passing = isinstance(error, OSError | RankFailedError) and error.errno in PASSING
-    if is_passing or isinstance(error, RendezvousError):
+    number = error.errno if isinstance(error, OSError | RankFailedError) else None
+    if isinstance(error, RendezvousError) or (number is not None and number not in LASTING):
         return Exit.TRY_AGAIN
     is_mistake = isinstance(error, ValueError | OSError | NonFiniteError)
     if is_mistake or (isinstance(error, RankFailedError) and error.is_mistake):

@@ -110,20 +110,23 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
         engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
         total_steps = training.total_steps(loader.steps_per_epoch)
+        samples = [SampleLog(directory)] if training.log_samples else []
+        telemetry = Telemetry(directory, model.norm_names, training.log_every)
         checkpointing = Checkpointing(
             directory / "checkpoints",
             engine,
             {"threatening_classes": threatening},
             loader,
             config.model_dump(mode="json"),
+            records=[*samples, telemetry],
             **config.checkpoint.model_dump(),
         )
         target = Epsilon.parse(config.epsilon.target)
         callbacks: list[Callback] = [
-            *([SampleLog(directory)] if training.log_samples else []),
+            *samples,
             threatening,
             ValidationCallback(engine, val, target, training.validate_every),
-            Telemetry(directory, model.norm_names, training.log_every),
+            telemetry,
             Display(min(max_steps or total_steps, total_steps), training.batch_size),
             checkpointing,  # last: it saves what the others have written
         ]
@@ -161,6 +164,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
                 epsilons,
                 directory / "certificate",
                 config=config,
+                tight=config.certification.tight,
                 leave_if_asked=stop.leave_if_asked,
                 training=[] if account is None else account.facts(),
             )
@@ -174,6 +178,7 @@ def certify_run(
     out: Path | None = None,
     force: bool = False,
     checkpoint: str = "newest",
+    tight: bool = False,
 ) -> Certificate:
     """Certify a checkpoint of a run.
 
@@ -183,6 +188,7 @@ def certify_run(
         epsilons: by default the run's.
         out: the certificate directory; by default `certificate/` in the run directory.
         force: replace a certificate of something else.
+        tight: tight norm bounds also where the run's config does not ask for them.
         checkpoint: "newest"; "best" by the estimate of VRA in training; or a step, such as "500".
 
     Raises:
@@ -206,6 +212,7 @@ def certify_run(
                 epsilons or config.certification.epsilons,
                 out or directory / "certificate",
                 config=config,
+                tight=tight or config.certification.tight,
                 force=force,
                 leave_if_asked=stop.leave_if_asked,
                 training=[] if account is None else account.facts(),

@@ -43,6 +43,9 @@ class Stopwatch:
         self, device: torch.device, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._on_gpu = device.type == "cuda"
+        # Where the model computes: inside DeepSpeed's hooks the current stream may be another, on
+        # which messages travel beside the computation.
+        self._stream = torch.cuda.current_stream(device) if self._on_gpu else None
         self._clock = clock
         self._running = [OTHER]
         self._marks: list[tuple[Any, str]] = []
@@ -98,7 +101,7 @@ class Stopwatch:
         """Begin a new stretch of the part that runs, see `since_mark`."""
         if self._on_gpu:
             now: Any = torch.cuda.Event(enable_timing=True)
-            now.record()
+            now.record(self._stream)
         else:
             now = self._clock()
         self._marks.append((now, self._running[-1]))

@@ -110,3 +110,6 @@ class Prediction:
     f_j − f_i (LiResNet equation 1). Symmetric, zero diagonal. An estimate, not a bound."""
     layer_lipschitz: Tensor
     """[number of normed layers] float32, the training estimate of each layer, in network order."""
+    curvature: Tensor | None = None
+    """[K, K] float32, entry (j, i) an estimate of the largest |eigenvalue| of the Hessian of
+    f_j − f_i (CRC, Theorem 4), from models that are asked for it."""

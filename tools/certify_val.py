@@ -12,6 +12,9 @@ The best of the kept checkpoints by the estimate of VRA in training, or that of 
 The network of a certificate, without its run:
     python tools/certify_val.py --run runs/NAME/certificate --data other.beton --out other
 
+With norm bounds within 0.1 percent of the norms, which costs more:
+    python tools/certify_val.py --run runs/NAME --tight --out DIR
+
 A command that was killed or interrupted goes on where it was when it is repeated. The result is a
 certificate directory (report.html is for reading) that tools/verify_certificate.py checks. The exit
 status is as in launch/train.py.
@@ -50,6 +53,9 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/certificate")
     parser.add_argument("--force", action="store_true", help="replace another certificate there")
+    parser.add_argument(
+        "--tight", action="store_true", help="norm bounds within 0.1 percent of the norms; slower"
+    )
     options = parser.parse_args()
 
     def certify() -> Outcome:
@@ -57,11 +63,25 @@ def main() -> int:
             if options.checkpoint is not None:
                 raise ValueError(f"--checkpoint: {options.run} is a certificate of one network")
             out = options.out or options.run
-            certify_again(options.run, out, options.data, options.epsilon, options.force)
+            certify_again(
+                options.run,
+                out,
+                options.data,
+                options.epsilon,
+                options.force,
+                options.tight or None,
+            )
         else:
             which = options.checkpoint or "newest"
-            out = options.out
-            run.certify_run(options.run, options.data, options.epsilon, out, options.force, which)
+            run.certify_run(
+                options.run,
+                options.data,
+                options.epsilon,
+                options.out,
+                options.force,
+                which,
+                options.tight,
+            )
         return FINISHED
 
     return exit_status(certify)

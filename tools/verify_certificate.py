@@ -20,20 +20,23 @@ checked
   file hashes          sha256 of weights, config and table
   weights and layers   kinds known, shapes chain, every tensor used once and finite
   layer bounds         every norm proved again, by Gram iteration with all rounding accounted for,
-                       on tori whose validity is worked out here (certification uses Cholesky)
+                       on tori whose validity is worked out here (certification uses Cholesky);
+                       with an axis that is not wrapped (--tight), by a factorisation of its own
   Lipschitz bound      not below the exact rational product of the layer bounds
   head distances       every constant K not below the Lipschitz bound times the distance of the rows
-  rows                 one for each image, in order; radius <= (margin - delta) / K exactly
-  totals               clean accuracy, and VRA with radius > epsilon as a fraction
+  rows                 one for each image, in order; radius <= (margin - delta) / K exactly;
+                       radius_float <= radius
+  totals               clean accuracy, and VRA by both radii, > epsilon as a fraction
   with --data          sha256 of pixels and labels; labels; logits computed anew; delta not below
                        our own bound of the rounding; every radius against all classes; every image
-                       counted at an epsilon proved by our own numbers alone
+                       counted at an epsilon proved by our own numbers alone, in statement R and,
+                       with our own bound of the rounding in the ball, in statement F
 
 trusted
   this program, Python, NumPy, mpmath and IEEE float64 (matrix products are probed)
-  without --data       the margins, deltas and labels, and that no other class is nearer
+  without --data       the margins, deltas and labels, that no other class is nearer, radius_float
   never checked        vra_unsound and lipschitz_unsound (not bounds, and said not to be), times,
-                       versions, the config beyond its hash, the report and its pictures
+                       versions, the config beyond its hash, the report, its pictures, attack.json
 
 --data takes an exact .beton, or an .npz with image/label, x_test/y_test, x_val/y_val or
 x_train/y_train; the split is found by its hash.

@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.certify.block_store import BlockStore, write_atomically
-from pipeline.certify.certificate import CLAIM, FORMAT, INPUT_SPACE, Certificate
+from pipeline.certify.certificate import (
+    CLAIM,
+    CLAIM_FLOAT,
+    FORMAT,
+    INPUT_SPACE,
+    STATEMENT,
+    Certificate,
+)
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
-from pipeline.certify.unsound import unsound_radii
+from pipeline.certify.unsound import UnsoundReference
 from pipeline.certify.verdicts import read_rows
 from pipeline.certify.writer import write_config, write_images, write_report
 from pipeline.config import RunConfig
@@ -37,6 +44,7 @@ class Subject:
     epsilons: list[Epsilon]
     versions: dict[str, str]
     device: str
+    tight: bool
     training: Sequence[tuple[str, str]] = ()
     """How the network was trained, for report.html alone: names and values."""
 
@@ -56,6 +64,7 @@ def assemble(
     subject: Subject,
     certifier: LipschitzCertifier,
     estimates: Sequence[float],
+    reference: UnsoundReference,
     store: BlockStore,
     loader: BlockLoader,
     out_dir: Path,
@@ -67,6 +76,7 @@ def assemble(
         subject: what was certified.
         certifier: its network and bounds.
         estimates: power iteration of each layer, for the comparison.
+        reference: what the scores in the blocks mean.
         store: holds all blocks.
         loader: the images, of which the report shows some.
         out_dir: the certificate directory.
@@ -76,20 +86,22 @@ def assemble(
     rows = [row for block_rows, _ in parts for row in block_rows]
     verdicts = read_rows(rows)
     lipschitz_unsound = math.prod(estimates)
-    unsound = unsound_radii(np.concatenate([scores for _, scores in parts]), lipschitz_unsound)
+    unsound = reference.radii(np.concatenate([scores for _, scores in parts]), lipschitz_unsound)
     network, epsilons = certifier.network, subject.epsilons
     classes = network.head.num_classes
     write_atomically(out_dir / "model.safetensors", subject.weights)
     certificate = Certificate(
         directory=out_dir,
         format=FORMAT,
-        statement="R",
+        statement=STATEMENT,
         claim=CLAIM,
+        claim_float=CLAIM_FLOAT,
         num_images=len(verdicts),
         num_classes=classes,
         class_names=_class_names(subject.dataset, classes),
         clean_accuracy=verdicts.clean_accuracy,
         vra={epsilon.text: verdicts.vra(epsilon) for epsilon in epsilons},
+        vra_float={epsilon.text: verdicts.vra_float(epsilon) for epsilon in epsilons},
         vra_unsound={
             epsilon.text: float((unsound > float(epsilon)).mean()) for epsilon in epsilons
         },
@@ -97,6 +109,7 @@ def assemble(
         input={"shape": list(network.input_shape), "space": INPUT_SPACE},
         lipschitz_bound=certifier.lipschitz_bound,
         lipschitz_unsound=lipschitz_unsound,
+        tight=subject.tight,
         layers=[
             {**record, "bound": bound.value, "method": bound.method, "evidence": bound.evidence}
             for record, bound in zip(network.records(), certifier.bounds, strict=True)
@@ -118,6 +131,7 @@ def assemble(
         versions=subject.versions,
         device=subject.device,
         seconds=seconds,
+        margins=certifier.margin_evidence(),
     )
     write_report(certificate, verdicts, unsound, loader, subject.training)
     store.clear()

@@ -50,10 +50,15 @@ class BlockStore:
 
     def clear(self) -> None:
         """Remove the folder and what this class wrote into it."""
-        for path in self.folder.glob("[0-9]*.tsv*"):
-            path.unlink()
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        clear_folder(self.folder, "[0-9]*.tsv*")
+
+
+def clear_folder(folder: Path, pattern: str) -> None:
+    """Remove the files of a pattern, and their folder if nothing else is in it."""
+    for path in folder.glob(pattern):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.certify.block_store import write_atomically
+from pipeline.certify.block_store import clear_folder, write_atomically
 from pipeline.lipschitz.bound import NormBound
 
 FORMAT = "certline bound 1"
@@ -46,7 +46,4 @@ class BoundStore:
 
     def clear(self) -> None:
         """Remove the folder and what this class wrote into it."""
-        for path in self.folder.glob("[0-9]*.json*"):
-            path.unlink()
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        clear_folder(self.folder, "[0-9]*.json*")

@@ -29,13 +29,14 @@ def prove_bounds(
     world: World = ALONE,
     leave_if_asked: Callable[[], None] = _stay,
     store: BoundStore | None = None,
+    tight: bool = False,
 ) -> list[NormBound]:
     """Upper bounds of the Lipschitz constants of `network.layers`, in order, on every rank.
 
     Bounds depend on neither threads nor processes, so it makes no difference who proves which.
     With a `world` of several ranks, every one of them must call this. `leave_if_asked` is called
     before each layer, and what it raises beside an `Exception` passes through at once. Bounds that
-    are in the `store` are not proved again.
+    are in the `store` are not proved again. `tight` asks for bounds nearer to the norms.
 
     Raises:
         ValueError: a layer for which no finite bound could be proved.
@@ -45,7 +46,8 @@ def prove_bounds(
     def prove(number: int) -> NormBound:
         bound = store.read(number) if store is not None else None
         if bound is None:
-            bound = network.layers[number].norm_bound()
+            layer = network.layers[number]
+            bound = layer.tight_norm_bound() if tight else layer.norm_bound()
             if store is not None:
                 store.write(number, bound)
         return bound

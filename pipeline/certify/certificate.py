@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,19 @@ from safetensors.numpy import load_file
 
 from pipeline.layers.network import ExportedNetwork
 
-FORMAT = "certline certificate 1"
+FORMAT = "certline certificate 2"
+STATEMENT = "R and F"
 CLAIM = (
     "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
     "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
     "image's label strictly first at x'."
+)
+CLAIM_FLOAT = (
+    "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
+    "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
+    "strictly greater than every other, every dot product and its bias being summed in any order, "
+    "fused or not, and in another order at another point, and every softplus, sigmoid or tanh z "
+    "being computed within 2^-45 max(1, |z|)."
 )
 INPUT_SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 
@@ -33,12 +41,15 @@ class Certificate:
     format: str
     statement: str
     claim: str
+    claim_float: str
     num_images: int
     num_classes: int
     class_names: list[str]
     clean_accuracy: float
     vra: dict[str, float]
     """Share of images whose radius is strictly above epsilon, by epsilon as written."""
+    vra_float: dict[str, float]
+    """The same by `radius_float`, of the float64 program (statement F)."""
     vra_unsound: dict[str, float]
     """The same by power iteration and float32 logits, for comparison; proves nothing."""
     epsilons: list[str]
@@ -46,6 +57,8 @@ class Certificate:
     lipschitz_bound: float
     """Λ, the upward-rounded product of the layers' bounds."""
     lipschitz_unsound: float
+    tight: bool
+    """Whether the bounds were asked to be tight: with at most one axis on a torus."""
     layers: list[dict[str, Any]]
     """The trunk in order: name, kind, input_shape, attributes, bound, method, evidence."""
     head: dict[str, Any]
@@ -57,11 +70,15 @@ class Certificate:
     versions: dict[str, str]
     device: str
     seconds: dict[str, float]
+    margins: dict[str, Any] = field(default_factory=dict)
+    """How margins are proved where not by K = Λ·D: `method` (liplt, curvature) and its claims."""
 
     def to_json(self) -> str:
         """The text of certificate.json; floats in their shortest form that reads back the same."""
         tree = asdict(self)
         del tree["directory"]
+        if not self.margins:
+            del tree["margins"]
         return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -80,8 +97,9 @@ def read_certificate(directory: Path) -> Certificate:
         raise ValueError(f"{path} is damaged ({error}): certify again") from None
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise ValueError(f"{path} is not of the format {FORMAT!r}: certify again")
-    expected = {field.name for field in fields(Certificate)} - {"directory"}
-    for names, what in ((expected - tree.keys(), "lacks"), (tree.keys() - expected, "has unknown")):
+    expected = {each.name for each in fields(Certificate)} - {"directory"}
+    needed = expected - {"margins"}
+    for names, what in ((needed - tree.keys(), "lacks"), (tree.keys() - expected, "has unknown")):
         if names:
             raise ValueError(f"{path} {what} {', '.join(sorted(names))}: certify again")
     return Certificate(directory=directory, **tree)

@@ -8,6 +8,7 @@ once. No convolution but by matrix products, no TF32: see `arithmetic.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.certify.arithmetic import SLICE, conventional_arithmetic
+from pipeline.certify.ball import BallError
 from pipeline.certify.bounds import prove_bounds
 from pipeline.certify.radius import Floats, signed_radius
 from pipeline.certify.rounding import HeadError, LayerError, input_error, norm_upper, scale_up
@@ -62,22 +64,34 @@ class LipschitzCertifier:
         ]
         self._head_error = HeadError.of(network.head.weight, network.head.bias, distances)
 
+    def margin_evidence(self) -> dict[str, Any]:
+        """`margins` of certificate.json: how margins are proved, where not by K = Λ·D; else {}."""
+        return {}
+
     def certify(self, images: Tensor, labels: Tensor) -> Verdicts:
-        """Certify each image (docs/certificate.md §1, statement R).
+        """Certify each image (docs/certificate.md §1, statements R and F).
 
         Let x be the exact point v/255 of an image, f the exact real function of the exported
-        tensors, and r the radius returned. If r > 0 then the label is the predicted class j and
+        tensors, f̂ any float64 evaluation of it, and r ≥ s the two radii returned.
 
+        R. If r > 0 then the label is the predicted class j and
             f_j(x') > f_i(x')  for every class i ≠ j and every x' with ‖x' − x‖₂ < r.
+        F. If s > 0 then the label is the predicted class j and
+            f̂_j(x') > f̂_i(x')  for every i ≠ j and every float64 vector x' with ‖x' − x‖₂ < s,
+        whatever the order of summation, which may differ from point to point.
 
         Proof. With the computed margin m_ji, the bound delta_ji of its rounding (§5) and the bound
-        K_ji of the Lipschitz constant of f_j − f_i (§2 to §4),
-        f_j(x') − f_i(x') ≥ f_j(x) − f_i(x) − K_ji‖x' − x‖ > m_ji − delta_ji − K_ji r ≥ 0,
-        since r ≤ (m_ji − delta_ji)/K_ji for every i, rounded down (§6).
+        K_ji of the Lipschitz constant of f_j − f_i (§2 to §4), at the distance t = ‖x' − x‖ < r
+            f_j(x') − f_i(x') ≥ f_j(x) − f_i(x) − K_ji t ≥ m_ji − delta_ji − K_ji t > 0,
+        since r ≤ (m_ji − delta_ji)/K_ji for every i, rounded down (§6). The two computed logits at
+        x' differ from the exact ones by at most α_ji + β_ji t in all (§5), so that for t < s
+            f̂_j(x') − f̂_i(x') ≥ m_ji − delta_ji − α_ji − (K_ji + β_ji) t > 0,
+        since s ≤ (m_ji − delta_ji − α_ji)/(K_ji + β_ji) for every i, rounded down.
 
         Assumed: IEEE float64 with dot products summed in any order (no Strassen, Winograd, FFT or
         emulated products; `probe.py` looks for them), and correct hardware. Not covered: running
-        the network in lower precision at x', and whatever made the uint8 image (§7).
+        the network in lower precision at x', and whatever made the uint8 image (§7). R says nothing
+        of any program, F nothing of points that are not float64 vectors.
 
         Args:
             images: [B, C, H, W] uint8.
@@ -103,9 +117,17 @@ class LipschitzCertifier:
 
     @torch.no_grad()
     def _certify_slice(self, images: Tensor, labels: Tensor) -> Verdicts:
-        return self.decide(*self._forward(images), labels.cpu().numpy().astype(np.int64))
+        logits, norm, error, ball = self._forward(images)
+        return self.decide(logits, norm, error, labels.cpu().numpy().astype(np.int64), ball)
 
-    def decide(self, logits: Floats, norm: Floats, error: Floats, labels: Integers) -> Verdicts:
+    def decide(
+        self,
+        logits: Floats,
+        norm: Floats,
+        error: Floats,
+        labels: Integers,
+        ball: BallError,
+    ) -> Verdicts:
         """Verdicts from computed logits: comparisons and outward rounding only.
 
         Args:
@@ -113,6 +135,7 @@ class LipschitzCertifier:
             norm: [B], upper bounds of the computed features' norms.
             error: [B], upper bounds of their distance from the exact features.
             labels: [B].
+            ball: how far the features can be off in the ball.
         """
         rows, classes = np.arange(len(logits)), logits.shape[1]
         predict = np.argmax(logits, axis=1)  # the first of several; a NaN if there is one
@@ -125,6 +148,9 @@ class LipschitzCertifier:
         radii = np.where(np.isnan(radii), -np.inf, radii)
         binding = _argmin_of_others(radii, own)
         least = radii[rows, binding]
+        reach = ball.radii(self._head_error, error, norm, margins, delta, lipschitz, predict)
+        inner = np.where(own, np.inf, np.where(np.isnan(reach), -np.inf, reach)).min(axis=1)
+        inner = np.minimum(inner, least)
         finite = np.isfinite(logits).all(axis=1)
         correct = finite & ((margins > 0) | own).all(axis=1) & (predict == labels)
         return Verdicts(
@@ -136,17 +162,25 @@ class LipschitzCertifier:
             margin=np.where(finite, margins[rows, binding], np.nan),
             lipschitz=lipschitz[rows, binding],
             delta=delta[rows, binding],
+            radius_float=np.where(correct & (inner > 0), inner, 0.0),
         )
 
-    def _forward(self, images: Tensor) -> tuple[Floats, Floats, Floats]:
-        """Logits [B, K]; of the features norm bounds [B] and distance bounds [B]."""
+    def _forward(self, images: Tensor) -> tuple[Floats, Floats, Floats, BallError]:
+        """Logits [B, K]; of the features norm bounds [B], distance bounds [B] and the ball's."""
         x = PIXELS.to(self.device)[images.to(self.device, torch.int64)]
-        error = input_error(norm_upper(x))
-        for layer, layer_error in zip(self.network.layers, self._layer_errors, strict=True):
-            if layer_error is not None:
-                error = layer_error.after(error, norm_upper(x))
-            x = layer.forward(x)
-        return self.network.logits(x).cpu().numpy(), norm_upper(x), error
+        error, ball = input_error(norm_upper(x)), BallError.at_input(len(x))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for layer, bound, layer_error in zip(
+                self.network.layers, self.bounds, self._layer_errors, strict=True
+            ):
+                if layer_error is None:
+                    ball = ball.after_exact(bound.value)
+                else:
+                    norm = norm_upper(x)
+                    ball = ball.after(layer_error, error, norm)
+                    error = layer_error.after(error, norm)
+                x = layer.forward(x)
+        return self.network.logits(x).cpu().numpy(), norm_upper(x), error, ball
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
         expected = tuple(self.network.input_shape)

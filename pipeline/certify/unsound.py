@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.certify.arithmetic import SLICE, conventional_arithmetic
 from pipeline.certify.radius import Floats
+from pipeline.layers.activation import ExportedActivation
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.network import ExportedNetwork
 
@@ -52,6 +53,10 @@ class UnsoundReference:
             ]
         return torch.cat(parts).cpu().numpy().astype(np.float64)
 
+    def radii(self, scores: Floats, lipschitz: float) -> Floats:
+        """[B] -> [B], what `scores` means as radii for an estimate of the trunk's constant."""
+        return unsound_radii(scores, lipschitz)
+
     def _scores(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self.network.logits(self.network.trunk(images.to(torch.float32) / 255))
         margins = logits.gather(1, labels[:, None]) - logits  # [B, K]
@@ -75,6 +80,8 @@ def power_iteration_norm(layer: ExportedLayer) -> float:
     kind will do. A layer that papers call 1-Lipschitz by design (MinMax, a Convex Potential Layer)
     is taken at their word.
     """
+    if isinstance(layer, ExportedActivation):
+        return layer.slopes.most
     if layer.presumed_lipschitz is not None:
         return layer.presumed_lipschitz
     size = math.prod(layer.input_shape)

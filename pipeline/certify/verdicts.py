@@ -21,7 +21,7 @@ Integers = NDArray[np.int64]
 
 COLUMNS = (
     *("idx", "label", "predict", "radius", "correct", "time"),  # as in Cohen et al.
-    *("binding", "margin", "lipschitz", "delta"),
+    *("binding", "margin", "lipschitz", "delta", "radius_float"),
 )
 
 
@@ -45,6 +45,9 @@ class Verdicts:
     """K of the two: an upper bound of the Lipschitz constant of f_predict − f_binding."""
     delta: Floats
     """An upper bound of the rounding in `margin`."""
+    radius_float: Floats
+    """Radius within which the float64 program itself gives the label (statement F): at most
+    `radius`, and 0 where that is."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -57,6 +60,10 @@ class Verdicts:
     def vra(self, epsilon: Epsilon) -> float:
         """Verified-robust accuracy: share of images whose radius is strictly above `epsilon`."""
         return int(exceeds(self.radius, epsilon).sum()) / len(self)
+
+    def vra_float(self, epsilon: Epsilon) -> float:
+        """The same of the float64 program (statement F)."""
+        return int(exceeds(self.radius_float, epsilon).sum()) / len(self)
 
 
 def concatenate(parts: Sequence[Verdicts]) -> Verdicts:
@@ -89,6 +96,7 @@ def write_rows(verdicts: Verdicts, first: int, seconds: float) -> list[str]:
                 f"{verdicts.margin[row]:.17g}",
                 f"{verdicts.lipschitz[row]:.17g}",
                 f"{verdicts.delta[row]:.17g}",
+                f"{verdicts.radius_float[row]:.17g}",
             )
         )
         for row in range(len(verdicts))
@@ -99,7 +107,7 @@ def read_rows(lines: Sequence[str]) -> Verdicts:
     """The inverse of `write_rows`.
 
     Raises:
-        ValueError: a line that has not ten columns of numbers.
+        ValueError: a line that has not the columns of numbers.
     """
     cells = [line.split("\t") for line in lines]
     if any(len(row) != len(COLUMNS) for row in cells):
@@ -116,4 +124,5 @@ def read_rows(lines: Sequence[str]) -> Verdicts:
         margin=np.array(column["margin"], dtype=np.float64),
         lipschitz=np.array(column["lipschitz"], dtype=np.float64),
         delta=np.array(column["delta"], dtype=np.float64),
+        radius_float=np.array(column["radius_float"], dtype=np.float64),
     )

@@ -24,10 +24,16 @@ from pipeline.certify.blocks import WholeSetPass
 from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.bounds import estimate_norms, prove_bounds
 from pipeline.certify.certificate import Certificate, read_certificate
-from pipeline.certify.lipschitz_certifier import LipschitzCertifier, exported
+from pipeline.certify.lipschitz_certifier import exported
+from pipeline.certify.methods import (
+    PRODUCT,
+    build_certifier,
+    build_reference,
+    check_method,
+    prove_margins,
+)
 from pipeline.certify.probe import check_matrix_product
 from pipeline.certify.reporting.tables import text_table
-from pipeline.certify.unsound import UnsoundReference
 from pipeline.certify.writer import remove_certificate
 from pipeline.config import RunConfig
 from pipeline.data.base import BLOCK, BlockLoader, DatasetInfo
@@ -48,9 +54,11 @@ def certify(
     *,
     config: RunConfig | None = None,
     threads: int | None = None,
+    tight: bool = False,
     force: bool = False,
     leave_if_asked: Callable[[], None] = lambda: None,
     training: Sequence[tuple[str, str]] = (),
+    method: str | None = None,
 ) -> Certificate:
     """Certify every image of a data set and write the certificate directory.
 
@@ -68,10 +76,13 @@ def certify(
         out_dir: the certificate directory; made if missing.
         config: the run, for `config.yaml` and the `model` section of certificate.json.
         threads: blocks at a time in this process; by default the cores it may use, 1 on a GPU.
+        tight: prove norms with at most one axis of a convolution on a torus: within 0.1 percent,
+            and slower (`pipeline.lipschitz.tight`).
         force: replace a certificate of something else.
         leave_if_asked: called between layers and between blocks, which are stored by then; leaves
             by raising what is no `Exception`, such as StopRequestedError.
         training: how the network was trained, names and values, for report.html alone.
+        method: how margins are proved, of `pipeline.certify.methods`; by default the config's.
 
     Returns:
         The certificate; equal on every rank.
@@ -88,6 +99,8 @@ def certify(
     if not wanted:
         raise ValueError('no epsilon to certify at: give at least one, such as "36/255"')
     network = exported(model)
+    method = method or (config.certification.method if config is not None else PRODUCT)
+    check_method(method, network)
     _check_data(network, loader.info)
     weights = safetensors_bytes(network.tensors())
     weights_sha256 = hashlib.sha256(weights).hexdigest()
@@ -95,18 +108,22 @@ def certify(
         raise ValueError("the ranks hold different weights: load the same checkpoint on all")
     dataset_sha256 = _on_main(world, loader.dataset_sha256)
     already = _on_main(
-        world, lambda: _existing(out_dir, network, weights_sha256, dataset_sha256, wanted, force)
+        world,
+        lambda: _existing(
+            out_dir, network, weights_sha256, dataset_sha256, wanted, tight, method, force
+        ),
     )
     if already is not None:
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
         return already
     _together(lambda: check_matrix_product(device))
     proved = BoundStore(
-        out_dir / "bounds", _digest([weights_sha256, _versions(), network.records()])
+        out_dir / "bounds", _digest([weights_sha256, _versions(), network.records(), tight])
     )
-    bounds = prove_bounds(network, world, leave_if_asked, proved)
+    bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
     estimates = estimate_norms(network, world, leave_if_asked)
-    certifier = LipschitzCertifier(network, bounds, device)
+    claims = _on_main(world, lambda: prove_margins(method, network, bounds))
+    certifier = build_certifier(method, network, bounds, claims, device)
     bounded = time.perf_counter()
     section, tree = describe_model(model, config)
     subject = Subject(
@@ -119,10 +136,11 @@ def certify(
         epsilons=wanted,
         versions=_versions(),
         device=_device_name(device),
+        tight=tight,
         training=training,
     )
-    store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds))
-    unsound = UnsoundReference(network, device)
+    store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds, method))
+    unsound = build_reference(method, network, claims, device)
     work = WholeSetPass(certifier, unsound, loader, store, wanted[0], leave_if_asked)
     work.run(world, threads or _default_threads(world, device))
     finished = time.perf_counter()
@@ -130,7 +148,7 @@ def certify(
     seconds = {"bounds": round(bounded - began, 3), "images": round(finished - bounded, 3)}
     certificate = _on_main(
         world,
-        lambda: assemble(subject, certifier, estimates, store, loader, out_dir, seconds),
+        lambda: assemble(subject, certifier, estimates, unsound, store, loader, out_dir, seconds),
     )
     if world.is_main:
         proved.clear()
@@ -166,6 +184,8 @@ def _existing(
     weights: str,
     dataset: str,
     epsilons: Sequence[Epsilon],
+    tight: bool,
+    method: str,
     force: bool,
 ) -> Certificate | None:
     """The same certificate if it is there; None if the way is free.
@@ -181,21 +201,25 @@ def _existing(
     records = network.records()
     same_function = (
         old.weights_sha256 == weights
+        and old.margins.get("method", PRODUCT) == method
         and len(old.layers) == len(records)
         and all(layer | record == layer for layer, record in zip(old.layers, records, strict=True))
     )
-    if same_function and (old.dataset_sha256, old.epsilons) == (
+    if same_function and (old.dataset_sha256, old.epsilons, old.tight) == (
         dataset,
         [epsilon.text for epsilon in epsilons],
+        tight,
     ):
         return old
     raise ValueError(
-        f"{out_dir} holds the certificate of another network, data set or list of epsilons: name "
-        "another folder with --out, or replace it with --force"
+        f"{out_dir} holds the certificate of another network, data set or list of epsilons, or one "
+        "with other bounds (--tight): name another folder with --out, or replace it with --force"
     )
 
 
-def _fingerprint(subject: Subject, network: ExportedNetwork, bounds: Sequence[NormBound]) -> str:
+def _fingerprint(
+    subject: Subject, network: ExportedNetwork, bounds: Sequence[NormBound], method: str
+) -> str:
     """Digest of all that the rows of a block depend on."""
     return _digest(
         [
@@ -203,6 +227,7 @@ def _fingerprint(subject: Subject, network: ExportedNetwork, bounds: Sequence[No
             network.records(),
             [bound.value for bound in bounds],
             [BLOCK, SLICE],
+            *([] if method == PRODUCT else [method]),
         ]
     )
 

@@ -82,5 +82,5 @@ def write_report(
 
 def remove_certificate(directory: Path) -> None:
     """Take an old certificate away, certificate.json first; other files are left alone."""
-    for name in FILES:
+    for name in (*FILES, "attack.json"):
         (directory / name).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ Notable:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from typing import Any
 
 CHUNK = 4 << 20
 """Bytes that are hashed and written, or read and hashed, at a time."""
+_LOST = {errno.EIO, errno.ENOTDIR, errno.EISDIR}
+"""Errors of reading that tell of the file itself, and not of the server."""
 
 
 class DamagedError(Exception):
@@ -82,7 +85,8 @@ def verify_file(folder: Path, record: FileRecord) -> None:
     """Read all of a file and compare size and hash with those of its record.
 
     Raises:
-        DamagedError: they differ, or the file cannot be read.
+        DamagedError: they differ, or the file is lost.
+        OSError: it cannot be read at the moment.
     """
     path, digest = folder / record.name, hashlib.sha256()
     try:
@@ -93,7 +97,7 @@ def verify_file(folder: Path, record: FileRecord) -> None:
                 while count := file.readinto(buffer):
                     digest.update(buffer[:count])
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     _compare(record, size, digest.hexdigest())
 
 
@@ -101,7 +105,8 @@ def read_verified(folder: Path, record: FileRecord) -> bytes:
     """The bytes of a small file, once size and hash are those of its record.
 
     Raises:
-        DamagedError: they are not, or the file cannot be read.
+        DamagedError: they are not, or the file is lost.
+        OSError: it cannot be read at the moment.
     """
     data = read_present(folder / record.name)
     _compare(record, len(data), hashlib.sha256(data).hexdigest())
@@ -112,12 +117,13 @@ def read_present(path: Path) -> bytes:
     """The bytes of a file that must be there.
 
     Raises:
-        DamagedError: it is missing or cannot be read.
+        DamagedError: it is missing or lost.
+        OSError: it cannot be read at the moment.
     """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def sync_directory(folder: Path) -> None:
@@ -147,8 +153,14 @@ def _compare(record: FileRecord, size: int, sha256: str) -> None:
         raise DamagedError(f"{record.name} was altered: its sha256 is not the one in the manifest")
 
 
-def _unreadable(path: Path, error: OSError) -> DamagedError:
-    """What to say of a file that must be there and cannot be read."""
+def unreadable(path: Path, error: OSError) -> Exception:
+    """What to raise for a file that must be there and cannot be read.
+
+    Only what says that the file itself is lost is damage. A file server that is away for a moment
+    must not cost a run its checkpoints.
+    """
     if isinstance(error, FileNotFoundError):
         return DamagedError(f"{path.name} is missing")
-    return DamagedError(f"{path.name} cannot be read: {error.strerror}")
+    if error.errno in _LOST:
+        return DamagedError(f"{path.name} cannot be read: {error.strerror}")
+    return error

@@ -24,14 +24,21 @@ from pipeline.checkpoint.retention import best_first, read_state
 from pipeline.checkpoint.sharded_state import ShardedState
 from pipeline.checkpoint.store import candidates
 from pipeline.checkpoint.tensor_file import StoredRun, stored_runs
-from pipeline.distributed import broadcast_object, current_world, gather_objects, raise_together
+from pipeline.distributed import (
+    broadcast_object,
+    current_world,
+    gather_objects,
+    raise_together,
+    together,
+)
 
 T = TypeVar("T")
 
 NAMED = 3
 """Damaged files that a sentence names one by one."""
-PATIENCE = 30.0
-"""Seconds that a network file system gets to show all nodes the same directory."""
+PATIENCE = 90.0
+"""Seconds that a network file system gets to show all nodes the same directory; NFS remembers a
+listing for up to 60."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +119,20 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
     Raises:
         DamagedError: a file is missing or not the one written; on all ranks.
         ValueError: it is of another format version; on all ranks.
+        OSError: a file cannot be read at the moment.
+        RuntimeError: the same on another rank.
     """
     records, state = _on_rank_0(lambda: (read_manifest(path, step), read_state(path, step)))
     tensor_files = [record for record in records if record.part != STATE_PART]
     world = current_world()
     runs, damages = [], []
-    for record in shares(tensor_files, world.size)[world.rank]:
-        try:
-            verify_file(path, record)
-            runs.append((record.part, stored_runs(path, record.name)))
-        except DamagedError as damage:
-            damages.append(str(damage))
+    with together():  # a file server that is away for one rank
+        for record in shares(tensor_files, world.size)[world.rank]:
+            try:
+                verify_file(path, record)
+                runs.append((record.part, stored_runs(path, record.name)))
+            except DamagedError as damage:
+                damages.append(str(damage))
     everywhere = gather_objects((runs, damages))
     if named := [damage for _, damages in everywhere for damage in damages]:
         more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
@@ -192,15 +202,15 @@ def _candidates_everywhere(root: Path) -> list[tuple[int, Path]]:
 def _on_rank_0(read: Callable[[], T]) -> T:
     """What rank 0 reads, on all ranks; so are its errors."""
     value: T | None = None
-    error: tuple[type[Exception], str] | None = None
+    error: Exception | None = None
     if current_world().is_main:
         try:
             value = read()
         except (DamagedError, ValueError, OSError) as failure:
-            error = (type(failure), str(failure))
+            error = failure
     value, error = broadcast_object((value, error))
     if error is not None:
-        raise error[0](error[1])
+        raise error
     assert value is not None
     return value
 

@@ -24,6 +24,9 @@ def doomed(found: Sequence[tuple[int, Path]], step: int, keep: int, keep_best: i
             nor deleted; the run replaces them when it gets there.
         keep: the newest so many stay; at least 1.
         keep_best: and of all the best so many.
+
+    Raises:
+        OSError: what they are worth cannot be read at the moment.
     """
     assert keep >= 1, f"keep {keep} would delete the checkpoint just written"
     mine = [(number, path) for number, path in found if number <= step]
@@ -45,6 +48,9 @@ def best_first(
     Returns:
         The validated ones, best first, of equals the newer; and a sentence for each whose value
         cannot be read because it is damaged.
+
+    Raises:
+        OSError: one cannot be read at the moment.
     """
     rated: list[tuple[float, int, Path]] = []
     damaged: list[str] = []

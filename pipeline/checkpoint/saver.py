@@ -96,8 +96,7 @@ class Saver:
 
         Raises:
             OSError: the disk of a rank is full or broken; on all ranks. Older checkpoints are
-                untouched, and there is nothing under the new one's name. Or an old one cannot be
-                deleted; the new one is then written.
+                untouched, and there is nothing under the new one's name.
         """
         save, self._save = self._save, None
         if save is None:
@@ -133,7 +132,6 @@ class Saver:
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        # Apart: a failure here does not mean that the new one is unwritten.
         prune(self._root, step, self._keep, self._keep_best)
 
     def _named(self, step: int, job: Callable[[], T]) -> T:

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.checkpoint.files import FileRecord, sync_directory
@@ -63,12 +64,13 @@ def commit(temporary: Path, step: int, records: Sequence[FileRecord]) -> Path:
 def prune(root: Path, step: int, keep: int, keep_best: int) -> None:
     """Delete what need not be kept beside the checkpoint of `step`, the one just written.
 
-    Raises:
-        OSError: an old one cannot be deleted.
+    What cannot be read or deleted now (somebody reads it, a file server is away) is kept; the next
+    save tries again, and clears what is half deleted.
     """
-    for path in doomed(candidates(root), step, keep, keep_best):
-        gone = path.rename(path.with_name(f".{path.name}.tmp"))  # half deleted is not damaged
-        shutil.rmtree(gone)
+    with suppress(OSError):
+        for path in doomed(candidates(root), step, keep, keep_best):
+            gone = path.rename(path.with_name(f".{path.name}.tmp"))  # half deleted is not damaged
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def candidates(root: Path) -> list[tuple[int, Path]]:
@@ -96,14 +98,17 @@ def _publish(temporary: Path, final: Path) -> None:
     temporary.rename(final)
     sync_directory(final.parent)
     if set_aside.exists():
-        shutil.rmtree(set_aside)
+        shutil.rmtree(set_aside, ignore_errors=True)
 
 
 def _clear_remains(root: Path) -> None:
-    """Undo what killed writers left: half written or half deleted goes, set aside comes back."""
+    """Undo what killed writers left: half written or half deleted goes, set aside comes back.
+
+    What cannot be deleted now stays until the next save.
+    """
     for path in root.glob(".step_*"):
         final = path.with_name(path.stem.removeprefix("."))
         if _SET_ASIDE.fullmatch(path.name) and not final.exists():
             path.rename(final)
         else:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint.files import DamagedError
+from pipeline.checkpoint.files import DamagedError, unreadable
 from pipeline.checkpoint.fragments import Fragment, Part
 
 SUFFIX = ".safetensors"
@@ -96,7 +96,8 @@ def stored_runs(folder: Path, file: str) -> list[StoredRun]:
     """What a file holds and where; only its header is read.
 
     Raises:
-        DamagedError: it is no such file.
+        DamagedError: it is no such file, or lost.
+        OSError: it cannot be read at the moment.
     """
     try:
         with (folder / file).open("rb") as stream:
@@ -109,7 +110,9 @@ def stored_runs(folder: Path, file: str) -> list[StoredRun]:
             _run(file, name, entry, fragments.get(name), _LENGTH.size + length, size)
             for name, entry in header.items()
         ]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        raise unreadable(folder / file, error) from None
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{file} is not a tensor file") from None
 
 

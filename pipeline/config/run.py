@@ -59,6 +59,8 @@ class EpsilonConfig(Section):
     """Factor on the target from the end of the ramp on."""
     ramp: float = Field(0.5, ge=0, le=1)
     """Share of the training over which the factor grows."""
+    delay: float = Field(0.0, ge=0, le=1)
+    """Share of the training before the ramp, in which ε is 0: the warm-up of CRM."""
 
     @field_validator("target", mode="before")
     @classmethod
@@ -145,6 +147,11 @@ class CertificationConfig(Section):
 
     epsilons: list[str] = Field(["36/255", "72/255", "108/255", "1.0"])
     at_end: bool = True
+    tight: bool = False
+    """Norm bounds within 0.1 percent of the norms, with at most one axis on a torus; slower."""
+    method: Literal["product", "liplt", "curvature"] = "product"
+    """How margins are proved: by the product of the layers' norms, by LipLT (Theorem 3), or by
+    curvature (CRC); the last two for `cnn` and `mlp`."""
 
     @field_validator("epsilons", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 from datetime import timedelta
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ SILENCE = 60.0
 _OF_LOST_PEERS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
 
 _heartbeat: Heartbeat | None = None
+_timeout = timedelta(seconds=COLLECTIVE_TIMEOUT)
 
 
 class RendezvousError(RuntimeError):
@@ -38,17 +40,21 @@ def start(silence: float = SILENCE, collective_timeout: float = COLLECTIVE_TIMEO
     Raises:
         RendezvousError: the other processes did not come.
     """
-    global _heartbeat
+    global _heartbeat, _timeout
     world = current_world()
     if world.size == 1 or dist.is_initialized():
         return world
     device = local_device(world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Of several hundred ranks, rank 0 has some sockets to each; the usual limit is 1024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _timeout = timedelta(seconds=collective_timeout)
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            timeout=timedelta(seconds=collective_timeout),
+            timeout=_timeout,
         )
         node = node_name()
         _heartbeat = Heartbeat(world.rank, node, connect(world, node), silence, collective_timeout)
@@ -63,6 +69,16 @@ def start(silence: float = SILENCE, collective_timeout: float = COLLECTIVE_TIMEO
     # A thread that is still in its work when Python ends can bring the process down.
     atexit.register(_heartbeat.stop)
     return world
+
+
+def group_of_all() -> dist.ProcessGroup:
+    """Another group of all ranks, for a library that wants its own. A collective.
+
+    torch would give it another timeout than the first one has.
+    """
+    group = dist.new_group(timeout=_timeout)
+    assert isinstance(group, dist.ProcessGroup), "every rank is a member"
+    return group
 
 
 def stop() -> None:

@@ -60,6 +60,7 @@ class Heartbeat(threading.Thread):
         self._period = min(silence / 20, LONGEST_PERIOD)
         self._grace = silence / 6
         self._departed_status = LOST
+        self._departed_at = 0.0
         self._clock = 0.0
         self._first_waited: float | None = None
         self._waiting: set[str] = set()
@@ -125,7 +126,8 @@ class Heartbeat(threading.Thread):
         """Say why, and end the process from whatever thread this is.
 
         Args:
-            aloud: on the screen too; on one rank is enough.
+            aloud: on the screen too; on one rank is enough. It is an error unless somebody left
+                on request.
         """
         self._ending.acquire()  # whoever comes second waits until the first has ended both
 
@@ -138,7 +140,8 @@ class Heartbeat(threading.Thread):
             for say in self.last_words:
                 say(what, status)
             if aloud:
-                print(f"error: {what}", file=sys.stderr, flush=True)
+                kind = "" if what == self.departed else "error: "
+                print(f"{kind}{what}", file=sys.stderr, flush=True)
             sys.stdout.flush()
         finally:
             os._exit(status)
@@ -167,6 +170,7 @@ class Heartbeat(threading.Thread):
             self._send(message)
         if message["on_request"]:
             self.departed, self._departed_status = message["what"], message["status"]
+            self._departed_at = self._clock
         else:
             self._end_unless_ending(message["what"], message["status"], aloud=self._rank == 0)
 
@@ -181,6 +185,9 @@ class Heartbeat(threading.Thread):
         for peer in self._peers:
             if not peer.left and self._clock - peer.heard > self._silence:
                 self._miss(peer, f"has been silent for {self._silence:g} s")
+        if self.departed is not None and self._clock - self._departed_at > self._silence:
+            # It waits in a collective for the one that left; with nccl nothing else would end it.
+            self._end_unless_ending(self.departed, self._departed_status, aloud=self._rank == 0)
         if self._first_waited is None or self._clock - self._first_waited < self._grace:
             return
         present = [peer.name for peer in self._peers if not peer.left]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,12 +26,11 @@ from typing import Literal
 from pipeline.launchers import scheduler
 from pipeline.launchers.folder import JobFolder, attempt_name
 from pipeline.launchers.scheduler import JobFacts, SchedulerError
+from pipeline.training import attempts
 
 FINISHED, REFUSED, INTERRUPTED = 0, 1, 130  # of pipeline.outcome.Exit, which would load torch
-TRIES = 3
-"""Attempts in a row that break down without progress, before the run is given up."""
 TRIES_OF_ANY_KIND = 10
-"""The same for attempts that left when they were told: the time limit is too short to get on."""
+"""As `attempts.TRIES`, for those that left when they were told: the time limit is too short."""
 
 Verdict = Literal["finished", "refused", "cancelled", "taken", "request", "fault", "given up"]
 
@@ -64,26 +64,22 @@ def decide(folder: JobFolder, attempt: str, job: JobFacts | None = None) -> Deci
         decision = Decision(
             "given up", f"{why} came no further than {progress}; the last one: {decision.what}"
         )
-    folder.record(
-        "ended",
-        attempt=attempt,
-        verdict=decision.verdict,
-        what=decision.what,
-        progress=progress,
-    )
+    with suppress(OSError):  # a full disk keeps nobody from starting the run again
+        folder.record(
+            "ended",
+            attempt=attempt,
+            verdict=decision.verdict,
+            what=decision.what,
+            progress=progress,
+        )
     return decision
 
 
 def progress_of(run_directory: Path) -> str:
     """How far a run is, in what is safe on disk; equal texts mean that nothing was added."""
-    steps = [
-        int(path.name.removeprefix("step_"))
-        for path in run_directory.glob("checkpoints/step_*")
-        if path.name.removeprefix("step_").isdigit()
-    ]
-    text = f"step {max(steps)}" if steps else "the beginning"
-    blocks = len(list(run_directory.glob("certificate/blocks/*.tsv")))
-    return f"{text} and {blocks} certified blocks" if blocks else text
+    step, certified = attempts.progress_of(run_directory)
+    text = f"step {step}" if step else "the beginning"
+    return f"{text} and {certified} certified layers and blocks" if certified else text
 
 
 def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | None:
@@ -94,23 +90,28 @@ def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | Non
             if row["progress"] != progress:
                 break
             verdicts.append(row["verdict"])
-    if verdicts[:TRIES] == ["fault"] * TRIES:
-        return f"{TRIES} attempts in a row broke down and"
+    tries = attempts.TRIES
+    if verdicts[:tries] == ["fault"] * tries:
+        return f"{tries} attempts in a row broke down and"
     return f"{len(verdicts)} attempts in a row" if len(verdicts) >= TRIES_OF_ANY_KIND else None
 
 
 def _judge(folder: JobFolder, attempt: str, tasks: int, job: JobFacts | None) -> Decision:
     statuses = folder.statuses(attempt)
-    by_status = {status: rank for rank, status in reversed(statuses.items())}  # the lowest rank
     if len(statuses) == tasks and set(statuses) and set(statuses.values()) == {FINISHED}:
         return Decision("finished", "finished")
-    if REFUSED in by_status:
-        rank = by_status[REFUSED]
-        return Decision("refused", _error(folder.log(attempt, rank)) or f"rank {rank} refused")
-    if INTERRUPTED in by_status:
+    if REFUSED in statuses.values():
+        refused = [rank for rank, status in statuses.items() if status == REFUSED]
+        errors = filter(None, (_error(folder.log(attempt, rank)) for rank in refused))
+        # Ranks that only heard of it say "rank 3 on node1 ended:" before the same sentence.
+        what = min(errors, key=len, default=f"rank {refused[0]} refused")
+        return Decision("refused", what)
+    if INTERRUPTED in statuses.values():
         return Decision("cancelled", "interrupted by Ctrl-C")
     if job is not None and (taken := _taken(job, attempt)):
         return taken
+    if job is not None and job.was_preempted:  # perhaps with no time to leave a word
+        return Decision("request", "preempted by SLURM")
     # One rank says for all what the heartbeat found, or what went wrong in passing.
     said = next(filter(None, (_error(folder.log(attempt, rank)) for rank in range(tasks))), None)
     silent = sorted(set(range(tasks)) - set(statuses))

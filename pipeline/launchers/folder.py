@@ -91,9 +91,20 @@ class JobFolder:
         temporary.replace(path)
 
     def statuses(self, attempt: str) -> dict[int, int]:
-        """Exit status by rank, of those that left one."""
-        paths = (self.path / "attempts" / attempt).glob("*.status")
-        return {int(path.stem): int(path.read_text()) for path in sorted(paths)}
+        """Exit status by rank, of those that left one.
+
+        Looked for by name: a file server may show an old listing for a minute.
+        """
+        ranks = range(self.facts()["tasks"])
+        found = {rank: self.status(attempt, rank) for rank in ranks}
+        return {rank: status for rank, status in found.items() if status is not None}
+
+    def status(self, attempt: str, rank: int) -> int | None:
+        """The exit status of one rank; None if it left none."""
+        try:
+            return int(self.log(attempt, rank).with_suffix(".status").read_text())
+        except FileNotFoundError:
+            return None
 
     def record(self, event: str, **facts: Any) -> None:
         """Append a row to history.jsonl, on disk when this returns."""

@@ -53,7 +53,7 @@ class Job:
         environment.export(set_cuda_visible_devices=False, overwrite=True)
         if environment.rank == 0:
             _leave_before_the_limit(job)
-        status = run_rank(folder, attempt_name(job, restarts))
+        status = run_rank(folder, attempt_name(job, restarts), needs_gpus=True)
         if status:
             leave(status)
 
@@ -62,8 +62,13 @@ class Job:
         leave(os.EX_TEMPFAIL)
 
 
-def run_rank(folder: JobFolder, attempt: str) -> int:
+def run_rank(folder: JobFolder, attempt: str, needs_gpus: bool = False) -> int:
     """Run what the submitted config says as the rank that the environment names.
+
+    Args:
+        folder: of the submission.
+        attempt: see `attempt_name`.
+        needs_gpus: this node must have the GPUs that the config asks for.
 
     Returns:
         The exit status of `pipeline.outcome`, which is also left in the folder.
@@ -75,21 +80,46 @@ def run_rank(folder: JobFolder, attempt: str) -> int:
         f"{attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}",
         flush=True,
     )
-    status = _work(folder, lambda status: folder.write_status(attempt, rank, status))
+    status = _work(folder, lambda status: folder.write_status(attempt, rank, status), needs_gpus)
     print(f"rank {rank} ends with exit status {status}", flush=True)
     return status
 
 
-def _work(folder: JobFolder, ended: Callable[[int], None]) -> int:
+def _work(folder: JobFolder, ended: Callable[[int], None], needs_gpus: bool) -> int:
     """Load the program and run it; `ended` is called before signals can end the process again."""
-    from pipeline import config, run
-    from pipeline.outcome import exit_status
+    from pipeline import config, distributed, run
+    from pipeline.outcome import Outcome, exit_status
     from pipeline.training.stop_request import stop_requests
 
+    def work() -> Outcome:
+        settings = config.load(folder.config)
+        cluster = settings.cluster
+        if needs_gpus:
+            _check_gpus(cluster.gpus_per_node)
+        distributed.start(cluster.silence, cluster.collective_timeout)
+        distributed.before_a_sudden_end(lambda _, status: ended(status))
+        return run.main(settings)
+
     with stop_requests():
-        status = int(exit_status(lambda: run.main(config.load(folder.config))))
+        status = int(exit_status(work))
         ended(status)
     return status
+
+
+def _check_gpus(wanted: int) -> None:
+    """A node whose driver is broken must not train on its CPU, or crowd a GPU.
+
+    Raises:
+        RuntimeError: GPUs are missing; on another node, or after a restart, they may not be.
+    """
+    import torch
+
+    seen = torch.cuda.device_count()
+    if wanted and seen != 1 and seen < int(os.environ["LOCAL_WORLD_SIZE"]):  # 1: SLURM gave it
+        raise RuntimeError(
+            f"{socket.gethostname()} shows {seen} GPUs and cluster.gpus_per_node is {wanted}: "
+            "see nvidia-smi there, or leave the node out by --cluster.sbatch.exclude NODE"
+        )
 
 
 def leave(status: int) -> NoReturn:
@@ -104,7 +134,7 @@ def leave_on_signals(folder: JobFolder, attempt: str, rank: int) -> None:
 
     def now(number: int, _frame: FrameType | None) -> None:
         os.write(2, f"left on signal {signal.Signals(number).name} before it began\n".encode())
-        if rank not in folder.statuses(attempt):  # else it has just ended in its own way
+        if folder.status(attempt, rank) is None:  # else it has just ended in its own way
             folder.write_status(attempt, rank, os.EX_TEMPFAIL)
         os._exit(os.EX_TEMPFAIL)
 
@@ -129,21 +159,33 @@ def _leave_before_the_limit(job: str) -> None:
     Ranks that were told to leave do so long before. One rank's end is the end of all: srun sees to
     that.
     """
-    try:
-        facts = scheduler.show(job)
-    except SchedulerError:
-        return
-    left = facts.seconds_left if facts is not None else None
+    left = _seconds_left(job)
     if left is None or left <= 2 * MARGIN_SECONDS:
         return
 
+    def wait(seconds: float) -> None:
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+
     def end() -> None:
+        left = _seconds_left(job)  # somebody may have raised the limit
+        if left is not None and left > 2 * MARGIN_SECONDS:
+            wait(left - MARGIN_SECONDS)
+            return
         os.write(2, b"the time limit is near and this rank has not left: ending the attempt\n")
         os._exit(os.EX_TEMPFAIL)
 
-    timer = threading.Timer(left - MARGIN_SECONDS, end)
-    timer.daemon = True
-    timer.start()
+    wait(left - MARGIN_SECONDS)
+
+
+def _seconds_left(job: str) -> float | None:
+    """Until the time limit; None if there is none, or SLURM does not answer."""
+    try:
+        facts = scheduler.show(job)
+    except SchedulerError:
+        return None
+    return facts.seconds_left if facts is not None else None
 
 
 def main(words: list[str]) -> NoReturn:

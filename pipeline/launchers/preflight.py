@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,28 +47,29 @@ def check_run(config: RunConfig) -> None:
         _check_data(config, "data.train", config.data.train, "train", "train")
     _check_data(config, "data.val", config.data.val, "val", "exact")
     if config.task == "train":
+        _check_directory(config.directory)
         refuse_other_run(config, config.directory)
     elif not (config.directory / "config.yaml").is_file():
         raise ValueError(f"{config.directory} holds no run to {config.task}: give its --name")
 
 
 def active_job(config: RunConfig) -> ActiveJob | None:
-    """The job that this run has, waiting or running. Two would spoil each other's work.
+    """The newest job of this run that waits or runs. Two would spoil each other's work.
 
     Raises:
         ValueError: SLURM does not answer.
     """
-    submissions = JobFolder.all_in(job_parent(config))
-    job = submissions[-1].job() if submissions else None
-    if job is None or not job.isdigit():  # none, or one of --local
-        return None
-    try:
-        facts = scheduler.show(job)
-    except SchedulerError as error:
-        raise ValueError(f"SLURM does not answer: {error}") from None
-    if facts is None or not facts.is_alive:
-        return None
-    return ActiveJob(submissions[-1], job, facts.state)
+    for submission in reversed(JobFolder.all_in(job_parent(config))):
+        job = submission.job()
+        if job is None or not job.isdigit():  # none, or one of --local
+            continue
+        try:
+            facts = scheduler.show(job)
+        except SchedulerError as error:
+            raise ValueError(f"SLURM does not answer: {error}") from None
+        if facts is not None and facts.is_alive:
+            return ActiveJob(submission, job, facts.state)
+    return None
 
 
 def fit_to_cluster(config: RunConfig) -> tuple[RunConfig, list[str]]:
@@ -145,6 +147,16 @@ def _check_network(config: RunConfig) -> None:
             **model.options,
         )
     build_objective(config.objective.name, **config.objective.options)
+
+
+def _check_directory(directory: Path) -> None:
+    """Whether the run directory, or what it is to be made in, can be written."""
+    place = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"output {str(directory)!r} cannot be written (nothing can be made in {place}): choose "
+            "another --output"
+        )
 
 
 def _check_data(

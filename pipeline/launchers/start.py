@@ -28,6 +28,11 @@ def run_locally(config: RunConfig) -> int:
         ValueError: something in the config cannot work.
     """
     check_machine(config)
+    if scheduler.is_here() and (active := active_job(config)) is not None:
+        raise ValueError(
+            f"{config.directory} has job {active.job} already ({active.state}): end it first with "
+            f"scancel {active.job}"
+        )
     check_run(config)
     return run_here(config, slurm.make_folder(config))
 

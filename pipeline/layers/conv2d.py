@@ -23,6 +23,7 @@ from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
 from pipeline.lipschitz.power_iteration import NormRequest, start_vector
+from pipeline.lipschitz.tight import tight_conv2d_norm_bound
 
 COLUMN_ENTRIES = 1 << 23
 """Most unfolded entries at a time: 64 MiB of float64."""
@@ -101,6 +102,11 @@ class ExportedConv2d(ExportedLayer):
         """Proved upper bound of the norm of the padded, strided operator at this input size."""
         size = (self.input_shape[1], self.input_shape[2])
         return conv2d_norm_bound(self.weight, size, self.stride, self.padding)
+
+    def tight_norm_bound(self) -> NormBound:
+        """The same with at most one axis on a torus: within 0.1 percent of the norm."""
+        size = (self.input_shape[1], self.input_shape[2])
+        return tight_conv2d_norm_bound(self.weight, size, self.stride, self.padding)
 
     def rounding(self) -> Rounding:
         """Fan-in I·kh·kw."""

@@ -102,7 +102,7 @@ class ExportedConvexPotential(ExportedLayer):
             return x - step * (hidden @ weight)
         hidden = torch.relu(convolve(x, self.weight, self.bias, 1, self.padding))
         # The transpose of a convolution with "same" padding is one with the kernel turned about.
-        turned = np.ascontiguousarray(self.weight.swapaxes(0, 1)[:, :, ::-1, ::-1])
+        turned = self.weight.swapaxes(0, 1)[:, :, ::-1, ::-1].copy()  # no negative strides
         nothing = np.zeros(len(turned), np.float32)
         return x - step * convolve(hidden, turned, nothing, 1, self.padding)
 
@@ -125,11 +125,14 @@ class ExportedConvexPotential(ExportedLayer):
         else:
             absolute = dense_abs_norm_upper(self.weight)
         step, positions = float(self.step[0]), math.prod(self.input_shape[1:])
-        back = mul_up(step, absolute)
+        back, shift = mul_up(step, absolute), add_up(bias_norm_upper(self.bias, positions), TINY)
+        outer = max(1.0, absolute)
         return Rounding(
             fan_in=self.weight[0].size + self.weight[:, 0].size + 2,
             abs_norm=add_up(1.0, mul_up(back, absolute)),
-            bias_norm=mul_up(back, add_up(bias_norm_upper(self.bias, positions), TINY)),
+            bias_norm=mul_up(back, shift),
+            inner_norm=mul_up(outer, absolute),  # before the step makes it small
+            inner_bias=mul_up(outer, shift),
         )
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 # Importing a layer's file registers its exported kind.
 from pipeline.layers import (  # noqa: F401
+    activation,
     conv2d,
     convex_potential,
     dense,

@@ -91,10 +91,13 @@ class ExportedResidual(ExportedLayer):
         absolute = [conv_abs_norm_upper(w, 1, w.shape[2] // 2) for w in self.weights]
         positions = math.prod(self.input_shape[1:])
         shifts = [bias_norm_upper(bias, positions) for bias in self.biases]
+        outer = max(1.0, absolute[1])
         return Rounding(
             fan_in=self.weights[0][0].size + self.weights[1][0].size + 2,
             abs_norm=add_up(1.0, mul_up(absolute[0], absolute[1])),
             bias_norm=add_up(mul_up(absolute[1], shifts[0]), shifts[1]),
+            inner_norm=mul_up(outer, absolute[0]),  # the branch, before a small second kernel
+            inner_bias=mul_up(outer, shifts[0]),
         )
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -102,6 +102,7 @@ class ExportedSkewExponential(ExportedLayer):
             fan_in=self.terms * (self.weight[0].size + 2),
             abs_norm=total,
             bias_norm=add_up(shift, mul_up(total, TINY)),
+            inner_norm=mul_up(float(self.terms), total),  # before the divisions
         )
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.estimate import gram_operator, largest_ritz_values, start_vectors
 from pipeline.lipschitz.evidence import published, trivial_bound
 from pipeline.lipschitz.parallel import map_in_order
-from pipeline.lipschitz.polyphase import axes_of, int_pair, polyphase
+from pipeline.lipschitz.polyphase import Axis, axes_of, int_pair, polyphase
 from pipeline.lipschitz.rounding import Float64, scaled_to_one, silent
 from pipeline.lipschitz.spectral import MARGIN, SpectralBound, spectral_upper
 from pipeline.lipschitz.torus import TorusBlocks
@@ -75,15 +75,7 @@ def conv2d_norm_bound(
     padding: int | tuple[int, int] = 0,
 ) -> NormBound:
     """`certified_conv2d_norm` with its evidence: torus, twist, number of blocks, q, slack."""
-    kernel = exact_float64(weight, ("O", "I", "kh", "kw"))
-    axes = axes_of(kernel, stride, padding)
-    size = int_pair(input_size, "input_size", 1)
-    for axis, inputs in zip(axes, size, strict=True):
-        if axis.outputs(inputs) < 1:
-            raise ValueError(
-                f"kernel of length {axis.kernel} does not fit into an input of {inputs} with "
-                f"padding {axis.padding}"
-            )
+    kernel, axes, size = geometry(weight, input_size, stride, padding)
     trivial = trivial_bound(kernel)
     if trivial is not None:
         return trivial
@@ -99,6 +91,29 @@ def conv2d_norm_bound(
         "blocks": len(torus),
     }
     return published("torus", _prove(torus, q), torus.error, exponent, evidence)
+
+
+def geometry(
+    weight: Any,
+    input_size: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int],
+) -> tuple[Float64, tuple[Axis, Axis], tuple[int, int]]:
+    """The arguments of `certified_conv2d_norm`, checked: kernel, axes, input (height, width).
+
+    Raises:
+        ValueError: as there.
+    """
+    kernel = exact_float64(weight, ("O", "I", "kh", "kw"))
+    axes = axes_of(kernel, stride, padding)
+    size = int_pair(input_size, "input_size", 1)
+    for axis, inputs in zip(axes, size, strict=True):
+        if axis.outputs(inputs) < 1:
+            raise ValueError(
+                f"kernel of length {axis.kernel} does not fit into an input of {inputs} with "
+                f"padding {axis.padding}"
+            )
+    return kernel, axes, size
 
 
 def _candidates(taps: Float64, least: tuple[int, int]) -> list[TorusBlocks]:

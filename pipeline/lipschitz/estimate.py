@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigvalsh_tridiagonal
 
 Stack = NDArray[Any]
 START_SEED = 20230
+CALM, STILL = 8, 1e-8
+"""A Ritz value has converged when this many steps moved it by less than this share."""
 
 
 def start_vectors(count: int, size: int, dtype: Any) -> Stack:
@@ -58,6 +61,38 @@ def largest_ritz_values(apply: Callable[[Stack], Stack], start: Stack, steps: in
             coupling = np.where(inverse > 0, length, 0)
             projected[:, step, step + 1] = projected[:, step + 1, step] = coupling
     return np.asarray(np.linalg.eigvalsh(projected)[:, -1])
+
+
+def converged_ritz_value(apply: Callable[[Stack], Stack], start: Stack, steps: int) -> float:
+    """Lower estimate of the largest eigenvalue of one large Hermitian matrix, once it stands.
+
+    Args:
+        apply: the matrix times a vector, [n] -> [n].
+        start: [n], a unit vector; its dtype is the precision of the work.
+        steps: the most products.
+    """
+    basis = np.zeros((min(steps, start.size), start.size), start.dtype)
+    diagonal: list[float] = []
+    beside: list[float] = []
+    seen: list[float] = []
+    vector = start
+    for step in range(len(basis)):
+        basis[step] = vector
+        image = apply(vector)
+        before = float(np.linalg.norm(image))
+        diagonal.append(float(np.vdot(vector, image).real))
+        seen.append(float(eigvalsh_tridiagonal(diagonal, beside)[-1]))
+        if step >= CALM and seen[-1] - seen[-1 - CALM] <= STILL * seen[-1]:
+            break
+        known = basis[: step + 1]
+        for _ in range(2):  # the second pass removes what rounding left of the first
+            image = image - (known.conj() @ image) @ known
+        length = float(np.linalg.norm(image))
+        if length <= np.sqrt(np.finfo(start.dtype).eps) * before:
+            break  # an invariant space; what is left is rounding
+        vector = image / length
+        beside.append(length)
+    return seen[-1]
 
 
 def gram_operator(blocks: Stack) -> Callable[[Stack], Stack]:

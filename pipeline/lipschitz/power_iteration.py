@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.distributed import my_share, sum_over_ranks
+from pipeline.distributed import current_world, my_share, sum_over_ranks
 
 START_SEED = 0x5EED
 
@@ -77,7 +77,7 @@ def estimate_norms(requests: Sequence[NormRequest], iterations: int, update: boo
         group = [requests[index] for index in members]
         for index, vector in zip(members, _advanced(group, iterations), strict=True):
             vectors[index] = vector
-    if len(mine) < len(requests):
+    if divide and current_world().size > 1:  # not by `mine`: a rank may have all or none
         vectors = _exchanged(vectors, mine)
     if update:
         for request, vector in zip(requests, vectors, strict=True):

@@ -10,6 +10,7 @@ from pipeline.models.blocks import TRANSFORMERS
 from pipeline.models.cpl import cpl
 from pipeline.models.liresnet import liresnet
 from pipeline.models.network import LipschitzNetwork
+from pipeline.models.small_networks import cnn, mlp
 from pipeline.registry import Registry
 
 _MODELS: Registry[LipschitzNetwork] = Registry(
@@ -55,6 +56,9 @@ for _name, _sizes in (
         f"sll_{_name}",
         partial(cpl, depth=_sizes[0], channels=_sizes[1], dense_depth=_sizes[2], layer="sll"),
     )
+# The smaller networks of CRM (plan 4c3f, 6c2f, 8c2f) and CRC.
+_MODELS.add("cnn", cnn)
+_MODELS.add("mlp", mlp)
 
 
 def list_models(pattern: str = "*") -> list[str]:

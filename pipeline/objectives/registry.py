@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.objectives.adversarial import ProjectedGradient, Trades
 from pipeline.objectives.base import Objective
+from pipeline.objectives.crm import CertifiedRadius
 from pipeline.objectives.cross_entropy import CrossEntropy
+from pipeline.objectives.crt import CurvatureTraining
 from pipeline.objectives.emma import Emma
 from pipeline.objectives.gloro import GloroCrossEntropy, GloroTrades
 from pipeline.objectives.margins import FixedMargin, LipschitzMargin
@@ -20,6 +23,10 @@ _OBJECTIVES.add("gloro_ce", GloroCrossEntropy)
 _OBJECTIVES.add("gloro_trades", GloroTrades)
 _OBJECTIVES.add("fixed_margin", FixedMargin)
 _OBJECTIVES.add("lmt", LipschitzMargin)
+_OBJECTIVES.add("crm", CertifiedRadius)
+_OBJECTIVES.add("crt", CurvatureTraining)
+_OBJECTIVES.add("pgd", ProjectedGradient)
+_OBJECTIVES.add("trades", Trades)
 
 
 def list_objectives() -> list[str]:

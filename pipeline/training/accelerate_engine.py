@@ -40,7 +40,14 @@ class AccelerateEngine(Engine):
             cpu=not torch.cuda.is_available(),
             mixed_precision="no",  # ours, see `forward`: accelerate's would also hold in evaluation
             kwargs_handlers=[
-                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                    # Else DDP fills its messages in another order from the second step on. Sums
+                    # over three ranks or more are then rounded otherwise, and a run that is
+                    # resumed, whose first step is a first step again, has other bits.
+                    find_unused_parameters=True,
+                )
             ],
         )
         self.world = current_world()
@@ -61,6 +68,7 @@ class AccelerateEngine(Engine):
             prediction.logits.float(),
             prediction.margin_lipschitz.float(),
             prediction.layer_lipschitz.float(),
+            None if prediction.curvature is None else prediction.curvature.float(),
         )
 
     @contextmanager

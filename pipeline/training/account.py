@@ -64,7 +64,10 @@ def account_of(directory: Path) -> Account | None:
         return None
     steps, seconds, rows = 0, 0.0, 0
     for line in metrics.read_text(errors="replace").splitlines():
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:  # torn by a kill, or just being written
+            continue
         steps = max(steps, row["step"])
         if "seconds" in row:
             seconds, rows = seconds + sum(row["seconds"].values()), rows + 1

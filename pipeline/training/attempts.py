@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 NAME = "attempts.jsonl"
 TRIES = 3
+"""Attempts in a row that break down without progress, before the run is given up."""
 
 Reason = Literal["finished", "request", "refused", "fault"]
 

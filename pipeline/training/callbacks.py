@@ -87,6 +87,9 @@ class Callback:
     def on_epoch_end(self, record: EpochRecord) -> None:
         """The last step of an epoch is done."""
 
+    def sync(self) -> None:
+        """A checkpoint follows: what was written must be on the disk before it."""
+
     def on_end(self) -> None:
         """The run is left, also by an exception: close files."""
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint import Saver, gather_rng_states, load_latest, restore_rng_state
 from pipeline.data.base import TrainLoader
-from pipeline.distributed import gather_objects
+from pipeline.distributed import gather_objects, together
 from pipeline.progress import say
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.engine import Engine
@@ -37,6 +37,7 @@ class Checkpointing(Callback):
         keep: newest checkpoints kept.
         every_minutes: since the last save began, by rank 0's clock; 0 for never.
         keep_best: best checkpoints kept beside the newest, by the validation of their epoch.
+        records: callbacks whose files a checkpoint implies: they are on the disk before it.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Checkpointing(Callback):
         keep: int = 2,
         every_minutes: float = 0,
         keep_best: int = 1,
+        records: Sequence[Callback] = (),
     ) -> None:
         self._root = root
         self._engine = engine
         self._stateful = stateful
         self._loader = loader
         self._config = config
+        self._records = records
         self._every = every_steps
         self._seconds = 60 * every_minutes
         self._began = time.monotonic()
@@ -108,6 +111,9 @@ class Checkpointing(Callback):
         """
         self.finish()
         self._check_buffers()
+        with together():
+            for callback in self._records:
+                callback.sync()
         self._began = time.monotonic()
         parts = dict(self._engine.state())
         on_all_ranks = {part: callback.tensors() for part, callback in self._stateful.items()}

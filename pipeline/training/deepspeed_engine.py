@@ -29,7 +29,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.checkpoint.fragments import Part, SavedState
-from pipeline.distributed import World, current_world, gather_objects, local_device, sum_over_ranks
+from pipeline.distributed import (
+    World,
+    current_world,
+    gather_objects,
+    group_of_all,
+    local_device,
+    sum_over_ranks,
+)
 from pipeline.training.deepspeed_timing import time_collectives
 from pipeline.training.engine import Engine
 from pipeline.training.replicated_state import load_replicated_state, replicated_state
@@ -72,6 +79,7 @@ class DeepSpeedEngine(Engine):
         self._norm: Tensor | None = None
         self._deepspeed = _import_deepspeed(self.device)
         _join_alone(self.world, self.device)
+        _make_group(self.world)
         names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
         size = sum(param.numel() for param in names)
         self._engine, zero, *_ = self._deepspeed.initialize(
@@ -184,8 +192,8 @@ class _Wrapped(nn.Module):
         self.model = model
         self.bf16 = bf16
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, C, H, W] -> logits, margin_lipschitz, layer_lipschitz."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B, C, H, W] -> logits, margin_lipschitz, layer_lipschitz, and curvature if any."""
         autocast = self.bf16 and self.model.training
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             prediction: Prediction = self.model.forward(images)
@@ -193,6 +201,7 @@ class _Wrapped(nn.Module):
             prediction.logits.float(),
             prediction.margin_lipschitz.float(),
             prediction.layer_lipschitz.float(),
+            *([] if prediction.curvature is None else [prediction.curvature.float()]),
         )
 
 
@@ -237,6 +246,14 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
         "ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning
     )
     return deepspeed
+
+
+def _make_group(world: World) -> None:
+    """DeepSpeed's own group of all ranks would have torch's timeout instead of the run's."""
+    from deepspeed.utils import groups
+
+    if world.size > 1 and groups._WORLD_GROUP is None:
+        groups._WORLD_GROUP = group_of_all()
 
 
 def _join_alone(world: World, device: torch.device) -> None:

@@ -23,6 +23,7 @@ MAY_CHANGE = {
     "deepspeed",
     "data.backend",
     "data.workers",
+    "training.accumulation",
     "training.validate_every",
     "training.log_every",
     "training.log_samples",
@@ -31,8 +32,8 @@ MAY_CHANGE = {
     "cluster",
 }
 """Keys that change neither the weights nor a logged number, so that a run may go on without them.
-(`name` and `output` only say where it lies; another engine, like another number of processes, adds
-the same numbers in another order.)"""
+(`name` and `output` only say where it lies; another engine or accumulation, like another number of
+processes, adds the same numbers in another order.)"""
 
 
 def directory_of(config: RunConfig, trial: bool) -> Path:

@@ -9,6 +9,7 @@ Notable:
 
 from __future__ import annotations
 
+import os
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -55,6 +56,11 @@ class SampleLog(Callback):
         assert self._file is not None
         self._file.write(f"{record.step}\t{' '.join(map(str, self._ids))}\n")
         self._ids = []
+
+    def sync(self) -> None:
+        """See `Callback.sync`; a power cut takes what only the system has."""
+        assert self._file is not None
+        os.fsync(self._file.fileno())
 
     def on_end(self) -> None:
         """Close the file."""

@@ -110,6 +110,8 @@ class EpsilonRamp:
     ramp: float
     """Share of the training over which the factor grows; 0 begins at `end`."""
     total_steps: int
+    delay: float = 0.0
+    """Share of the training before the ramp, in which ε_train is 0."""
 
     @classmethod
     def of(cls, config: RunConfig, steps_per_epoch: int) -> EpsilonRamp:
@@ -121,10 +123,14 @@ class EpsilonRamp:
             ramp.end,
             ramp.ramp,
             config.training.total_steps(steps_per_epoch),
+            ramp.delay,
         )
 
     def __call__(self, step: int) -> float:
         """ε_train of step `step` in 0 … total_steps − 1."""
+        if step < self.delay * self.total_steps:
+            return 0.0
+        step -= math.ceil(self.delay * self.total_steps)
         ramp_steps = self.ramp * self.total_steps
         grown = min(step / ramp_steps, 1.0) if ramp_steps > 0 else 1.0
         return (self.start + grown * (self.end - self.start)) * self.target

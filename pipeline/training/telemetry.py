@@ -2,7 +2,7 @@
 
 Notable:
 - TensorBoard also gets pictures of augmented batches: look at them before a long run.
-- Rank 0 writes. Rows are written before the checkpoint of the same step, and a resume cuts the
+- Rank 0 writes. Rows are on the disk before the checkpoint of the same step, and a resume cuts the
   file back to the checkpoint's step: killed anywhere, no row is missing and none stands twice.
 - `seconds` are a step's, of rank 0, by part. What follows the last gradient of a step and what our
   own collectives take is `communication`; what the backward pass hides is in `backward`.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from io import TextIOWrapper
 from pathlib import Path
@@ -112,6 +113,11 @@ class Telemetry(Callback):
         # Validation and checkpoints are not training: the next row's speed does not count them.
         self._images, self._since = 0, time.monotonic()
         self._steps, self._seconds = 0, dict.fromkeys(PARTS, 0.0)
+
+    def sync(self) -> None:
+        """See `Callback.sync`; a power cut takes what only the system has."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def on_end(self) -> None:
         """Close the files."""

@@ -9,22 +9,32 @@ from pipeline.verify.directory import CERTIFICATE
 from pipeline.verify.refusal import quote, require
 from pipeline.verify.strict_json import Record, parse
 
-FORMAT = "certline certificate 1"
-STATEMENT = "R"
+FORMAT = "certline certificate 2"
+STATEMENT = "R and F"
 CLAIM = (
     "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
     "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
     "image's label strictly first at x'."
 )
+CLAIM_FLOAT = (
+    "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
+    "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
+    "strictly greater than every other, every dot product and its bias being summed in any order, "
+    "fused or not, and in another order at another point, and every softplus, sigmoid or tanh z "
+    "being computed within 2^-45 max(1, |z|)."
+)
 SPACE = "v/255, v in 0..255; l2 over all channels and pixels"
 MOST_IMAGES, MOST_CLASSES = 10**7, 2**14
-TEXTS = ("format", "statement", "claim", "device")
+MARGIN_METHODS = ("liplt", "curvature")
+TEXTS = ("format", "statement", "claim", "claim_float", "device")
 NUMBERS = ("clean_accuracy", "lipschitz_bound", "lipschitz_unsound")
 COUNTS = ("num_images", "num_classes")
 DIGESTS = ("weights_sha256", "dataset_sha256")
 LISTS = ("class_names", "epsilons", "layers")
+FLAGS = ("tight",)
 OBJECTS = (
     "vra",
+    "vra_float",
     "vra_unsound",
     "input",
     "head",
@@ -49,12 +59,19 @@ def read_certificate(content: bytes) -> Record:
         (record.count, COUNTS),
         (record.digest, DIGESTS),
         (record.items, LISTS),
+        (record.flag, FLAGS),
         (record.record, OBJECTS),
     ):
         for key in keys:
             read(key)
-    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *OBJECTS})
-    for key, expected in (("format", FORMAT), ("statement", STATEMENT), ("claim", CLAIM)):
+    optional = {"margins"} & set(record.values)
+    record.only({*TEXTS, *NUMBERS, *COUNTS, *DIGESTS, *LISTS, *FLAGS, *OBJECTS, *optional})
+    for key, expected in (
+        ("format", FORMAT),
+        ("statement", STATEMENT),
+        ("claim", CLAIM),
+        ("claim_float", CLAIM_FLOAT),
+    ):
         found = record.text(key)
         require(found == expected, f"the {key} {quote(found)} is not {quote(expected)}")
     record.record("input").only({"shape", "space"})
@@ -75,6 +92,19 @@ def read_certificate(content: bytes) -> Record:
     )
     require(len(record.items("layers")) > 0, f"{CERTIFICATE} has no layers")
     return record
+
+
+def margin_method(record: Record) -> str:
+    """How margins are proved: "product" unless the certificate says otherwise.
+
+    Raises:
+        Refusal: a method that is not known.
+    """
+    if "margins" not in record.values:
+        return "product"
+    method = record.record("margins").text("method")
+    require(method in MARGIN_METHODS, f"margins are proved by {quote(method)}, which is unknown")
+    return method
 
 
 def chosen_classes(record: Record) -> list[int] | None:

@@ -1,11 +1,8 @@
 """The network in NumPy float64, and how far its arithmetic can be from the exact function.
 
 Notable: convolutions gather their windows by strides and are one matrix product; nothing is shared
-with the layers that made the certificate, down to the order of the sums. For each image
-    e_0 = u ‖x_0‖ (1 + 2u),   e_{l+1} = L e_l + γ_{n+1}(a N + B) + n 2^-1000   (each × (1 + 1e-12))
-(docs/certificate.md §5): n the fan-in, L the claimed bound of the layer (proved elsewhere), N the
-measured norm of its input, B of its bias, and a ≥ ‖|W|‖ by Collatz and Wielandt: for a non-negative
-matrix S and any positive vector v, ‖S‖² ≤ max_i (SᵀS v)_i / v_i.
+with the layers that made the certificate, down to the order of the sums. The recursions of rounding
+stand in `rounding.py`.
 """
 
 from __future__ import annotations
@@ -15,55 +12,33 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.verify.elementary import activate
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
-from pipeline.verify.potential import evaluate_potential, potential_error
-from pipeline.verify.residual import residual_error
+from pipeline.verify.potential import evaluate_potential
+from pipeline.verify.rounding import LARGEST, SLACK, UNDERFLOW, UNIT, LayerError
 from pipeline.verify.shapes import evaluate as evaluate_shape
-from pipeline.verify.skew import evaluate_skew, skew_error
-from pipeline.verify.torus import polyphase
+from pipeline.verify.skew import evaluate_skew
 
-UNIT = 2.0**-53
-UNDERFLOW = 2.0**-1000
-SLACK = 1 + 1e-12
 WINDOW_BYTES = 128 * 2**20
 """Memory for the gathered windows of one slice of images."""
 
 
 @dataclass(frozen=True)
-class LayerError:
-    """The constants of one affine layer in the recursion."""
+class Evaluation:
+    """What is computed of B images."""
 
-    gamma: float
-    abs_norm: float
-    bias_norm: float
-    underflow: float
-
-    @classmethod
-    def of(cls, layer: Layer) -> LayerError | None:
-        """None for layers that only compare or rearrange."""
-        if layer.kind == "shift":
-            fan_in, abs_norm = 1, 1.0
-            bias_norm = abs(layer.center) * math.sqrt(math.prod(layer.input_shape)) * GROW
-        elif layer.weight is not None and layer.bias is not None:
-            fan_in, abs_norm = layer.weight[0].size, _abs_norm_upper(layer)
-            bias_norm = _bias_norm_upper(layer)
-            if layer.kind == "convex_potential":
-                fan_in, abs_norm, bias_norm = potential_error(layer, abs_norm, bias_norm)
-            elif layer.kind == "skew_exponential":
-                fan_in, abs_norm, bias_norm = skew_error(layer, abs_norm, bias_norm)
-        elif layer.branch is not None:
-            absolute = [_abs_norm_upper(part) for part in layer.branch]
-            biases = [_bias_norm_upper(part) for part in layer.branch]
-            fan_in, abs_norm, bias_norm = residual_error(
-                layer, (absolute[0], absolute[1]), (biases[0], biases[1])
-            )
-        elif layer.kind == "average_pool":
-            fan_in, abs_norm, bias_norm = layer.size**2, 1.0, 0.0
-        else:
-            return None
-        return cls(ceil_float(gamma(fan_in + 1)), abs_norm, bias_norm, fan_in * UNDERFLOW)
+    logits: Float64
+    """[B, K]."""
+    error: Float64
+    """[B], of the features."""
+    rho: Float64
+    """[B, K]: ρ_j bounds the rounding of row j of the head."""
+    ball_error: Float64
+    """[E, B], of the features anywhere within each distance; infinite on overflow."""
+    ball_rho: Float64
+    """[E, B, K], of the head there."""
 
 
 class Forward:
@@ -77,30 +52,49 @@ class Forward:
         self._row_norms = norm_upper(network.weight, (1,))
         self._head_gamma = ceil_float(gamma(network.weight.shape[1] + 1))
 
-    def logits(self, images: np.ndarray) -> tuple[Float64, Float64, Float64]:
-        """uint8 [B, H, W, C] -> logits [B, K], error of the features [B], ρ [B, K].
+    def evaluate(self, images: np.ndarray, distances: Float64) -> Evaluation:
+        """Logits and the bounds of their rounding; overflow gives values that are not finite.
 
-        ρ_j bounds the rounding of row j of the head. Overflow gives values that are not finite.
+        images: uint8 [B, H, W, C].
+        distances: [E, B], radii of balls around each image.
         """
         x = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float64) / 255.0
         with np.errstate(over="ignore", invalid="ignore"):
             error = UNIT * _norms(x) * (1 + 2 * UNIT) * SLACK
+            ball, steepness = np.zeros(distances.shape), 1.0
             for layer, constants in zip(self.network.layers, self._errors, strict=True):
                 if constants is not None:
-                    own = constants.abs_norm * _norms(x) + constants.bias_norm
-                    error = layer.bound * error + constants.gamma * own + constants.underflow
-                    error = error * SLACK
+                    norms = _norms(x)
+                    inside = _inside(norms, error, steepness, distances, ball)
+                    ball = constants.after(layer.bound, ball, inside)
+                    error = constants.after(layer.bound, error, norms)
+                steepness *= layer.bound * GROW
                 x = _evaluate(layer, x)
             logits = x @ self.network.weight.T + self.network.bias
-            rho = self._row_norms * _norms(x)[:, None] + np.abs(self.network.bias)
-            rho = (self._head_gamma * rho + x.shape[1] * UNDERFLOW) * SLACK
-        return logits, error, rho
+            inside = _inside(_norms(x), error, steepness, distances, ball)
+            return Evaluation(logits, error, self._rho(_norms(x)), ball, self._rho(inside))
+
+    def _rho(self, norms: Float64) -> Float64:
+        """Rounding of the head's rows for features of norms [...]: [..., K]."""
+        sums = self._row_norms * norms[..., None] + np.abs(self.network.bias)
+        sums = np.where(sums < LARGEST, sums, np.inf)
+        features = self.network.weight.shape[1]
+        return (self._head_gamma * sums + features * UNDERFLOW) * SLACK
+
+
+def _inside(
+    norms: Float64, error: Float64, steepness: float, distances: Float64, ball: Float64
+) -> Float64:
+    """Norms of what is computed anywhere within `distances`: [E, B]."""
+    return (norms + error + steepness * distances + ball) * SLACK
 
 
 def _evaluate(layer: Layer, x: Float64) -> Float64:
     """[B, *input_shape] -> [B, *output_shape]."""
     if layer.kind == "shift":
         return x - layer.center
+    if layer.kind == "activation":
+        return activate(layer.function, x)
     moved = evaluate_shape(layer.kind, layer.size, x)
     if moved is not None:
         return moved
@@ -142,35 +136,3 @@ def _entries(layer: Layer) -> int:
         return max(_entries(part) for part in layer.branch)
     gathered = 0 if layer.axes is None or layer.weight is None else layer.weight[0].size
     return max(math.prod(layer.input_shape), gathered * math.prod(layer.output_shape[1:]))
-
-
-def _bias_norm_upper(layer: Layer) -> float:
-    """Upper bound of ‖b‖ over all positions."""
-    assert layer.bias is not None
-    if layer.axes is None:
-        return float(norm_upper(layer.bias, (0,))) * GROW
-    positions = math.prod(axis.outputs for axis in layer.axes)
-    return float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
-
-
-def _abs_norm_upper(layer: Layer) -> float:
-    """Upper bound of ‖|W|‖: of the matrix of absolute values, summed over taps for a convolution.
-
-    With non-negative taps the largest frequency block of the torus is the one at frequency 0.
-    """
-    assert layer.weight is not None
-    matrix, sums = np.abs(layer.weight), 0
-    if layer.axes is not None:
-        taps = polyphase(matrix, layer.axes)
-        matrix, sums = taps.sum(axis=(0, 1)), taps.shape[0] * taps.shape[1]
-    outputs, inputs = matrix.shape
-    vector = np.ones(inputs)
-    rounding = ceil_float(1 + 2 * gamma(2 * (inputs + outputs + sums)))
-    best = math.sqrt(matrix.sum(axis=0).max()) * math.sqrt(matrix.sum(axis=1).max()) * rounding
-    for _ in range(20):
-        image = matrix.T @ (matrix @ vector)
-        best = min(best, math.sqrt(float(np.max(image / vector))) * rounding * GROW)
-        vector = np.maximum(
-            image / (image.max() or 1.0), 1e-30
-        )  # stays positive: any such v is valid
-    return best * GROW

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, square_sum_upper
+from pipeline.verify.outward import GROW, SHRINK, Float64, ceil_float, gamma, square_sum_upper
 
 
 class HeadDistances:
@@ -36,6 +36,14 @@ class HeadDistances:
         # Differences of float32 numbers do not underflow: the sum is 0 for equal rows only.
         self.upper = np.where(squares > 0, upper, 0.0)
         self.lower = self.upper * (1 - ceil_float(8 * gamma(features + 32)))
+
+    def steepest(self, factor: float) -> Float64:
+        """[K, K], not below the Lipschitz constants of the margins, `factor` that of the trunk."""
+        return self.upper * factor * GROW
+
+    def flattest(self, factor: float) -> Float64:
+        """[K, K], not above any constant that `is_at_least` accepts."""
+        return self.lower * factor * SHRINK
 
     def is_at_least(self, claim: float, factor: float, first: int, second: int) -> bool:
         """Whether claim ≥ factor · ‖w_first − w_second‖, exactly."""

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from pipeline.verify.certificate import chosen_classes, read_certificate
+from pipeline.verify.certificate import chosen_classes, margin_method, read_certificate
+from pipeline.verify.curvature import CurvatureProver
+from pipeline.verify.curvature_check import CurvatureCheck
 from pipeline.verify.datasets import open_images
 from pipeline.verify.directory import (
     CERTIFICATE,
@@ -21,9 +23,11 @@ from pipeline.verify.directory import (
     check_hash,
     read_file,
 )
+from pipeline.verify.elementary import SLOPES
 from pipeline.verify.forward import Forward
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.layers import Layer
+from pipeline.verify.liplt import LipLTDistances, read_claims
 from pipeline.verify.logits import LogitCheck
 from pipeline.verify.machine import probe_matrix_product
 from pipeline.verify.network import Network, read_network
@@ -81,10 +85,12 @@ class Inspection:
     """What is known of a certificate so far; each step relies on those before it."""
 
     certificate: Record
+    method: str
     contents: dict[str, bytes]
     network: Network
     lipschitz_bound: float
     distances: HeadDistances
+    prover: CurvatureProver | None
     rows: list[Row]
     epsilons: dict[str, Fraction]
 
@@ -111,6 +117,7 @@ class Inspection:
     def read_certificate(self) -> str:
         """Format, statement, and every key with its type."""
         self.certificate = read_certificate(self._read(CERTIFICATE))
+        self.method = margin_method(self.certificate)
         count, classes = (self.certificate.count(f"num_{what}") for what in ("images", "classes"))
         return f"statement R, {count} images, {classes} classes"
 
@@ -145,7 +152,7 @@ class Inspection:
         return f"{len(self.network.layers)} layers, {len(tensors)} tensors, {numbers:,} numbers"
 
     def prove_bounds(self) -> str:
-        """Gram iteration for every layer with weights; 1 for the others."""
+        """Gram iteration or a factorisation for every layer with weights; 1 for the others."""
         proofs = []
         for layer in self.network.layers:
             proof = self._prove(layer)
@@ -158,8 +165,10 @@ class Inspection:
         proved = sum(
             layer.weight is not None or layer.branch is not None for layer in self.network.layers
         )
+        factored = sum(proof.factored for proof in proofs)
         return (
-            f"{proved} norms proved by Gram iteration, {len(proofs) - proved} layers of constant 1"
+            f"{proved - factored} norms proved by Gram iteration, {factored} by a factorisation, "
+            f"{len(proofs) - proved} layers without weights"
         )
 
     def check_product(self) -> str:
@@ -175,14 +184,24 @@ class Inspection:
 
     def check_head(self) -> str:
         """Distances of the head's rows; the largest constant is the one stated."""
-        self.distances = HeadDistances(self.network.weight)
+        if self.method == "liplt":
+            claims = read_claims(self.certificate.record("margins"))
+            self.distances = LipLTDistances(
+                self.network.weight, self.network.layers, claims, self._progress("LipLT")
+            )
+        else:
+            self.distances = HeadDistances(self.network.weight)
         claim = self.certificate.record("head").number("max_margin_lipschitz")
-        least = float(self.distances.lower.max()) * self.lipschitz_bound
-        most = float(self.distances.upper.max()) * self.lipschitz_bound * LARGEST_LOOSENESS
+        least = float(self.distances.flattest(self.lipschitz_bound).max())
+        most = float(self.distances.steepest(self.lipschitz_bound).max()) * LARGEST_LOOSENESS
         require(
             least <= claim <= most,
             f"max_margin_lipschitz {claim!r} is not between {least!r} and {most!r}",
         )
+        self.prover = None
+        if self.method == "curvature":
+            margins = self.certificate.record("margins")
+            self.prover = CurvatureProver(self.network, margins, self._progress("curvature"))
         return f"{self.network.num_classes} rows, largest constant {claim:.6g}"
 
     def check_rows(self) -> str:
@@ -190,8 +209,10 @@ class Inspection:
         count = self.certificate.count("num_images")
         self.rows = read_rows(self.contents.pop(TABLE), count, self.network.num_classes)
         for row in self.rows:
-            check_row(row, self.distances, self.lipschitz_bound)
+            check_row(row, self.distances, self.lipschitz_bound, self.method != "curvature")
             self._watch("rows", row.index + 1, count)
+        if self.method == "curvature":
+            return f"{count} rows; their radii are proved from the pixels alone, see below"
         return f"{count} rows, radii follow from margin, delta and constant in exact arithmetic"
 
     def check_totals(self) -> str:
@@ -208,7 +229,12 @@ class Inspection:
         count = len(self.rows)
         images = open_images(self._data, digest, count, classes, self._progress("hash of the data"))
         forward = Forward(self.network)
-        check = LogitCheck(forward, self.distances, self.lipschitz_bound, self.epsilons)
+        arguments = forward, self.distances, self.lipschitz_bound, self.epsilons
+        check = (
+            LogitCheck(*arguments)
+            if self.prover is None
+            else CurvatureCheck(self.prover, *arguments)
+        )
         check.check(self.rows, images, self._progress("logits"))
         which = "" if classes is None else f" of the {len(classes)} classes chosen"
         return f"hash, labels, {count} predictions{which}; {check.summary()}"
@@ -226,6 +252,9 @@ class Inspection:
     def _prove(self, layer: Layer) -> Proof:
         if layer.branch is not None:
             return prove_residual(layer, self._progress(f"bound of {layer.name}"))
+        if layer.kind == "activation":
+            most = SLOPES[layer.function][1]
+            return Proof(float(most), Fraction(layer.bound) >= most, "its steepest slope")
         if layer.weight is None:
             return Proof(1.0, layer.bound >= 1, "its constant is 1")
         advance = self._progress(f"bound of {layer.name}")

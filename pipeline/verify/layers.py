@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from pipeline.verify.elementary import SLOPES
 from pipeline.verify.outward import Float64
 from pipeline.verify.refusal import quote, require
 from pipeline.verify.shapes import SIZES, output_shape, read_size
@@ -55,6 +56,8 @@ class Layer:
     """The attribute of a layer without weights (`shapes.SIZES`); J of a truncated exponential."""
     axes: tuple[Axis, Axis] | None = None
     """Geometry of a convolution."""
+    function: str = ""
+    """Of an activation."""
     hint: Torus | None = None
     """The torus that the certificate names for its proof; not trusted."""
 
@@ -96,6 +99,11 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         attributes.only({"center"})
         center = attributes.number("center")
         return Layer(name, kind, shape, shape, bound, center=center)
+    if kind == "activation":
+        attributes.only({"function"})
+        function = attributes.text("function")
+        require(function in SLOPES, f"{record.where} has the unknown activation {quote(function)}")
+        return Layer(name, kind, shape, shape, bound, function=function)
     if kind == "skew_exponential":
         attributes.only({"terms"})
         terms = attributes.count("terms", 1, MOST_TERMS)
@@ -241,10 +249,16 @@ def _read_convolution(
 
 
 def _hint(evidence: dict[str, Any]) -> Torus | None:
-    """Torus sizes and twists as the evidence names them, or None: a hint is never required."""
+    """Torus sizes and twists as the evidence names them, or None: a hint is never required.
+
+    A size of null says that the axis was not wrapped.
+    """
     try:
-        rows, columns = (int(size) for size in evidence["torus"])
-        first, second = (Fraction(_plain(twist)) for twist in evidence["twist"])
+        rows, columns = (None if size is None else int(size) for size in evidence["torus"])
+        first, second = (
+            Fraction(0) if size is None else Fraction(_plain(twist))
+            for size, twist in zip((rows, columns), evidence["twist"], strict=True)
+        )
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     return Torus((rows, columns), (first, second))

@@ -8,9 +8,12 @@ radius r with r·K_ji ≤ m − δ ≤ M for every i, hence r·K_ji ≤ m' + δ'
   - m' < −δ' for some class: another class is certainly first;
   - r·K_ji > m' + δ' for some class i, also where i is not the binding one. What we can prove is
     r·K_ji ≤ m' − δ'; a true claim falls short of that by at most the two roundings 2δ'.
+  - δ*(s) + s·K_ji > m' + δ' for the radius s of statement F and some class: δ*(t) is the rounding
+    of the two logits anywhere within t of the image, and a true claim has s·K_ji + δ*(s) ≤ m − δ.
 And for the totals, which are what a certificate is for, nothing is allowed: an image that is
-counted at ε must satisfy m' − δ' > ε·K_ji for every class in *our* numbers. So a verified VRA is
-proved by this program alone, whatever the certificate's numbers were.
+counted at ε must satisfy m' − δ' > ε·K_ji for every class in *our* numbers, and for statement F
+m' − δ' − δ*(ε) > ε·K_ji. So a verified VRA is proved by this program alone, whatever the
+certificate's numbers were.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from fractions import Fraction
 import numpy as np
 
 from pipeline.verify.datasets import Images
-from pipeline.verify.forward import SLACK, UNIT, Forward
+from pipeline.verify.forward import Forward
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.outward import GROW, SHRINK, Float64, ceil_float
 from pipeline.verify.refusal import Refusal, require
+from pipeline.verify.rounding import SLACK, UNIT
 from pipeline.verify.rows import Row
 
 OWN_DELTA_ROOM = 1 - 1e-9
@@ -48,8 +52,8 @@ class LogitCheck:
     ) -> None:
         self._forward = forward
         self._distances = distances
-        self._steepest = distances.upper * lipschitz_bound * GROW  # [K, K] ≥ K_ji
-        self._flattest = distances.lower * lipschitz_bound * SHRINK  # ≤ Λ·distance ≤ any valid K_ji
+        self._steepest = distances.steepest(lipschitz_bound)  # [K, K] ≥ K_ji
+        self._flattest = distances.flattest(lipschitz_bound)  # ≤ any valid K_ji
         self._epsilons = {text: (exact, ceil_float(exact)) for text, exact in epsilons.items()}
         self.worst_margin = 0.0
         self.worst_share = 0.0
@@ -87,17 +91,26 @@ class LogitCheck:
         )
 
     def _check_slice(self, rows: list[Row], pixels: np.ndarray) -> None:
-        logits, error, rho = self._forward.logits(pixels)
+        wanted = [[above] * len(rows) for _, above in self._epsilons.values()]
+        wanted.append([row.radius_float for row in rows])
+        found = self._forward.evaluate(pixels, np.array(wanted))
         predict = np.array([row.predict for row in rows])
         each = np.arange(len(rows))
         with np.errstate(over="ignore", invalid="ignore"):
-            margins = logits[each, predict][:, None] - logits  # [B, K], m'
-            deltas = self._distances.upper[predict] * error[:, None] + rho
-            deltas = (deltas + rho[each, predict][:, None] + UNIT * np.abs(margins)) * SLACK
+            margins = found.logits[each, predict][:, None] - found.logits  # [B, K], m'
+            deltas = self._pairs(predict, found.error, found.rho)
+            deltas = (deltas + UNIT * np.abs(margins)) * SLACK
+            balls = [
+                self._pairs(predict, error, rho) * SLACK
+                for error, rho in zip(found.ball_error, found.ball_rho, strict=True)
+            ]  # δ* of every ε and of radius_float, each [B, K]
         finite = np.isfinite(margins) & np.isfinite(deltas)
         for number, row in enumerate(rows):
             if finite[number].all():
                 self._check_row(row, margins[number], deltas[number])
+                if row.radius_float > 0:
+                    inside = [ball[number] for ball in balls]
+                    self._check_program(row, margins[number], deltas[number], inside)
             else:
                 require(row.radius == 0, f"{row} has a radius, but its logits overflow")
                 require(
@@ -124,8 +137,12 @@ class LogitCheck:
         if behind[others].any():
             winner = int(np.argmin(margins))
             raise Refusal(f"{row} is said to be class {row.predict}, recomputed it is {winner}")
-        if not row.correct or row.radius == 0:
-            return
+        if row.correct and row.radius > 0:
+            self._check_radius(row, margins, deltas)
+
+    def _check_radius(self, row: Row, margins: Float64, deltas: Float64) -> None:
+        """The radius of a row against all classes, by our own margins and constants."""
+        others = np.arange(len(margins)) != row.predict
         reach = row.radius * self._flattest[row.predict] * SHRINK if row.radius < np.inf else 0.0
         beyond = others & (reach > margins + deltas * GROW)
         if beyond.any():
@@ -134,6 +151,33 @@ class LogitCheck:
                 f"{row} has the radius {row.radius!r}, but class {rival} is nearer than that"
             )
         self._check_counted(row, self._proved_radius(row, margins, deltas))
+
+    def _pairs(self, predict: np.ndarray, error: Float64, rho: Float64) -> Float64:
+        """Rounding of f_j − f_i from that of the features [B] and of the rows [B, K]: [B, K]."""
+        own = rho[np.arange(len(predict)), predict]
+        return self._distances.upper[predict] * error[:, None] + rho + own[:, None]
+
+    def _check_program(
+        self, row: Row, margins: Float64, deltas: Float64, balls: list[Float64]
+    ) -> None:
+        """Statement F of one row: its own radius, and every ε at which it is counted."""
+        others = np.arange(len(margins)) != row.predict
+        *at_epsilons, at_radius = balls
+        reach = row.radius_float * self._flattest[row.predict] * SHRINK
+        beyond = others & ~(reach + at_radius * OWN_DELTA_ROOM <= margins + deltas * GROW)
+        require(
+            not beyond.any(),
+            f"{row} has the radius_float {row.radius_float!r}, but within it rounding may decide "
+            f"for class {int(np.argmax(beyond))}",
+        )
+        for (text, (exact, above)), ball in zip(self._epsilons.items(), at_epsilons, strict=True):
+            room = (margins - deltas * GROW - ball * GROW) * SHRINK
+            needed = above * self._steepest[row.predict] * GROW
+            require(
+                not Fraction(row.radius_float) > exact or bool((room > needed)[others].all()),
+                f"{row} is counted at epsilon {text} in statement F, which our own numbers do not "
+                "prove",
+            )
 
     def _proved_radius(self, row: Row, margins: Float64, deltas: Float64) -> float:
         """A radius that our own numbers prove, a few units in the last place below the largest."""

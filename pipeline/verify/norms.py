@@ -1,7 +1,8 @@
 """Re-proof of a layer's claimed Lipschitz bound; what the certificate says of its proof is a hint.
 
-Notable: a convolution's claim may have been proved on one of several tori. The hint names it, so it
-is tried first, but only if the theorem allows it; then the least torus with its four half-twists.
+Notable: a convolution's claim may have been proved on one of several tori, or with one axis or both
+not wrapped. The hint names it, so it is tried first, but only if the theorem allows it; then the
+least torus with its four half-twists.
 A claim that none of them proves is refused, with the best bound that was reached.
 """
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from pipeline.verify.gram import spectral_upper_bounds
 from pipeline.verify.outward import GROW, Float64
+from pipeline.verify.semi_torus import bound_on, is_feasible
 from pipeline.verify.torus import (
     Axis,
     Torus,
@@ -39,6 +41,8 @@ class Proof:
     holds: bool
     how: str
     """E.g. "145 blocks on a 17x17 torus, twists 1/2 and 0"."""
+    factored: bool = False
+    """By banded.py, not by Gram iteration."""
 
 
 def prove_dense(weight: Float64, claim: float) -> Proof:
@@ -59,6 +63,13 @@ def prove_convolution(
         return Proof(0.0, claim >= 0, "zero kernel")
     taps = polyphase(weight, axes)
     best = Proof(np.inf, False, "nothing")
+    if hint is not None and not hint.is_closed:
+        if is_valid(hint, axes) and is_feasible(taps, axes, hint):
+            bound = bound_on(taps, axes, hint, claim, advance)
+            best = Proof(bound, bound <= claim, str(hint), factored=True)
+            if best.holds:
+                return best
+        hint = None
     for torus in _candidates(axes, hint):
         proof = _prove_on(taps, axes, torus, claim, advance)
         if proof.holds:
@@ -70,7 +81,7 @@ def prove_convolution(
 def is_valid(torus: Torus, axes: tuple[Axis, Axis]) -> bool:
     """Whether the theorem holds on `torus`, and it is not absurdly large."""
     sizes = all(
-        axis.least_torus <= size <= 2 * axis.least_torus + 8
+        size is None or axis.least_torus <= size <= 2 * axis.least_torus + 8
         for axis, size in zip(axes, torus.sizes, strict=True)
     )
     return sizes and all(

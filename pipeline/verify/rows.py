@@ -16,7 +16,7 @@ from fractions import Fraction
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.refusal import quote, require
 
-HEADER = "idx label predict radius correct time binding margin lipschitz delta"
+HEADER = "idx label predict radius correct time binding margin lipschitz delta radius_float"
 COLUMNS = HEADER.split(" ")
 INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 NUMBER = re.compile(r"-?(inf|[0-9.]{1,25}(e[+-][0-9]{2,3})?)|nan")
@@ -39,6 +39,7 @@ class Row:
     margin: float
     lipschitz: float
     delta: float
+    radius_float: float
 
     def __str__(self) -> str:
         return f"image {self.index}"
@@ -70,12 +71,15 @@ def read_rows(content: bytes, count: int, classes: int) -> list[Row]:
     return rows
 
 
-def check_row(row: Row, distances: HeadDistances, lipschitz_bound: float) -> None:
+def check_row(
+    row: Row, distances: HeadDistances, lipschitz_bound: float, radius_follows: bool = True
+) -> None:
     """Whether prediction, constant and radius of one row follow from what it says.
 
     The constant must not be below Λ ‖w_predict − w_binding‖. The radius must be the largest that
     (margin − delta)/constant allows, up to the two downward roundings of the certifier: not above
-    it in exact arithmetic, and not so far below that another number was written.
+    it in exact arithmetic, and not so far below that another number was written. A radius proved by
+    curvature does not follow from its row (`radius_follows` False): it is proved from the pixels.
 
     Raises:
         Refusal: naming the image.
@@ -99,8 +103,13 @@ def check_row(row: Row, distances: HeadDistances, lipschitz_bound: float) -> Non
         f"{row} has the constant {row.lipschitz!r}, below the Lipschitz bound times the distance "
         f"of head rows {row.predict} and {row.binding}",
     )
-    if row.correct:
+    if row.correct and radius_follows:
         _check_radius(row)
+    require(radius_follows or math.isfinite(row.radius), f"{row} has a radius that is not finite")
+    require(
+        row.radius_float <= row.radius,
+        f"{row} has the radius_float {row.radius_float!r}, larger than its radius {row.radius!r}",
+    )
     require(
         row.radius < math.inf or not distances.upper[row.predict].any(),
         f"{row} has an infinite radius though some head row differs from its class's",
@@ -150,8 +159,10 @@ def _read_row(line: str, number: int, classes: int) -> Row:
         margin=_number(cell["margin"], where, "margin"),
         lipschitz=_number(cell["lipschitz"], where, "lipschitz"),
         delta=_number(cell["delta"], where, "delta"),
+        radius_float=_number(cell["radius_float"], where, "radius_float"),
     )
-    require(row.radius >= 0, f"{where}: radius {row.radius!r} is not a radius")
+    for name, radius in (("radius", row.radius), ("radius_float", row.radius_float)):
+        require(radius >= 0, f"{where}: {name} {radius!r} is not a radius")
     return row
 
 

@@ -83,6 +83,12 @@ class Record:
         self._require(_is_number(value), key, "a finite number")
         return float(value)
 
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self.value(key)
+        self._require(isinstance(value, bool), key, "true or false")
+        return bool(value)
+
     def record(self, key: str) -> Record:
         """An object."""
         value = self.value(key)

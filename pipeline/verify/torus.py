@@ -68,6 +68,11 @@ class Axis:
         return self.before + self.after + 1
 
     @property
+    def phases(self) -> int:
+        """n' = ⌈n/s⌉, the length of a phase of the input."""
+        return -(-self.inputs // self.stride)
+
+    @property
     def least_torus(self) -> int:
         """The least N for which the theorem holds.
 
@@ -76,20 +81,34 @@ class Axis:
         """
         if self.stride == 1 and self.padding > self.kernel - 1:
             return Axis(self.inputs, self.kernel, 1, self.kernel - 1).least_torus
-        phases = -(-self.inputs // self.stride)
-        return max(phases, self.outputs, phases + self.before, self.outputs + self.after)
+        return max(self.phases, self.outputs, self.phases + self.before, self.outputs + self.after)
 
 
 @dataclass(frozen=True)
 class Torus:
-    """A choice of torus sizes and twists; any twist in [0, 1) is valid, N must be large enough."""
+    """A choice of torus sizes and twists; any twist in [0, 1) is valid, N must be large enough.
 
-    sizes: tuple[int, int]
+    None is the size of an axis that is not wrapped (semi_torus.py); its twist means nothing.
+    """
+
+    sizes: tuple[int | None, int | None]
     twists: tuple[Fraction, Fraction]
+
+    @property
+    def is_closed(self) -> bool:
+        """Both axes are wrapped."""
+        return None not in self.sizes
 
     def __str__(self) -> str:
         (rows, columns), (first, second) = self.sizes, self.twists
-        return f"{rows}x{columns} torus, twists {first} and {second}"
+        if self.is_closed:
+            return f"{rows}x{columns} torus, twists {first} and {second}"
+        if (rows, columns) == (None, None):
+            return "the operator itself"
+        along, size, twist = (
+            ("rows", rows, first) if rows is not None else ("columns", columns, second)
+        )
+        return f"a semi-torus, {along} wrapped at {size} with twist {twist}"
 
 
 def polyphase(weight: Float64, axes: tuple[Axis, Axis]) -> Float64:
@@ -114,7 +133,9 @@ def polyphase(weight: Float64, axes: tuple[Axis, Axis]) -> Float64:
 def frequencies(axes: tuple[Axis, Axis], torus: Torus) -> list[tuple[Fraction, Fraction]]:
     """The frequencies (turns per step) whose blocks bound the norm, one of each conjugate pair."""
     grids = [
-        [(index + twist) / size for index in range(size)] if axis.taps > 1 else [Fraction(0)]
+        [(index + twist) / size for index in range(size)]
+        if axis.taps > 1 and size is not None
+        else [Fraction(0)]
         for axis, size, twist in zip(axes, torus.sizes, torus.twists, strict=True)
     ]
     chosen: dict[tuple[Fraction, Fraction], None] = {}
@@ -137,7 +158,7 @@ def frequency_blocks(
     flat = taps.reshape(-1, outputs * inputs)
     chunk = max(1, BLOCK_BYTES // (16 * outputs * inputs))
     for start in range(0, len(points), chunk):
-        phases = _twiddles(axes, points[start : start + chunk])  # [2F, T]
+        phases = twiddles(axes, points[start : start + chunk])  # [2F, T]
         blocks = (phases @ flat).reshape(-1, 2, outputs, inputs)
         if inputs > outputs:
             blocks = np.ascontiguousarray(blocks.transpose(0, 1, 3, 2))
@@ -158,7 +179,7 @@ def block_error(taps: Float64) -> float:
     return (largest * factor + sums.size * count * 2.0**-1020) * GROW
 
 
-def _twiddles(axes: tuple[Axis, Axis], points: list[tuple[Fraction, Fraction]]) -> Float64:
+def twiddles(axes: tuple[Axis, Axis], points: list[tuple[Fraction, Fraction]]) -> Float64:
     """cos and sin of 2π(aτ + bυ): [2F, T], two rows for each of F points, off by ≤ 2^-53."""
     steps = math.lcm(*(part.denominator for point in points for part in point))
     offsets = [np.arange(-axis.before, axis.after + 1) for axis in axes]

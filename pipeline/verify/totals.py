@@ -32,8 +32,10 @@ def check_totals(certificate: Record, rows: list[Row]) -> dict[str, Fraction]:
         len(epsilons) == len(certificate.items("epsilons")) > 0,
         "certificate.json: the list of epsilons is empty or names one twice",
     )
-    vra, unsound = certificate.record("vra"), certificate.record("vra_unsound")
-    for record in (vra, unsound):
+    vra, of_program, unsound = (
+        certificate.record(key) for key in ("vra", "vra_float", "vra_unsound")
+    )
+    for record in (vra, of_program, unsound):
         require(
             set(record.values) == set(epsilons),
             f"{record.where} is for other epsilons than the list of epsilons",
@@ -41,8 +43,12 @@ def check_totals(certificate: Record, rows: list[Row]) -> dict[str, Fraction]:
     correct = sum(row.correct for row in rows)
     _check_share(certificate, "clean_accuracy", correct, len(rows))
     for text, epsilon in epsilons.items():
-        certified = sum(row.correct and exceeds(row.radius, epsilon) for row in rows)
-        _check_share(vra, text, certified, len(rows))
+        for record, radii in (
+            (vra, [row.radius for row in rows if row.correct]),
+            (of_program, [row.radius_float for row in rows if row.correct]),
+        ):
+            certified = sum(exceeds(radius, epsilon) for radius in radii)
+            _check_share(record, text, certified, len(rows))
         share = unsound.number(text)
         require(0 <= share <= 1, f"{unsound.where}: {quote(text)} is not between 0 and 1")
     return epsilons

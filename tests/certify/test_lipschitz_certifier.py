@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.certify import certifier
 from pipeline.certify.arithmetic import SLICE
+from pipeline.certify.ball import BallError
 from pipeline.certify.bounds import prove_bounds
 from pipeline.certify.lipschitz_certifier import PIXELS, LipschitzCertifier
 from pipeline.lipschitz.bound import NormBound
@@ -22,7 +23,8 @@ def decide(logits: list[list[float]], labels: list[int], classes: int = 3):
     network = linear_network(weight, np.zeros(classes), (1, 2, 2))
     certify = LipschitzCertifier(network, prove_bounds(network))
     count = len(labels)
-    return certify.decide(np.array(logits), np.ones(count), np.zeros(count), np.array(labels))
+    ball = BallError.at_input(count)
+    return certify.decide(np.array(logits), np.ones(count), np.zeros(count), np.array(labels), ball)
 
 
 def test_ties_nan_and_infinity_are_never_certified() -> None:
@@ -63,7 +65,8 @@ def test_the_binding_class_minimises_the_radius_not_the_margin() -> None:
     network = linear_network(np.array([[0.0], [1.0], [5.0]]), np.zeros(3), (1, 1, 1))
     certify = LipschitzCertifier(network, prove_bounds(network))
     one = np.ones(1)
-    verdicts = certify.decide(np.array([[3.0, 1.0, 0.0]]), one, 0 * one, np.array([0]))
+    ball = BallError.at_input(1)
+    verdicts = certify.decide(np.array([[3.0, 1.0, 0.0]]), one, 0 * one, np.array([0]), ball)
     assert verdicts.binding[0] == 2
     assert verdicts.radius[0] == pytest.approx(3 / 5, rel=1e-6)
 

@@ -38,6 +38,20 @@ def test_other_products_are_caught(product, monkeypatch: pytest.MonkeyPatch) -> 
         return torch.from_numpy(product(self.numpy(), other.numpy()))
 
     monkeypatch.setattr(probe, "SIZES", ((64, 128, 64),))
-    monkeypatch.setattr(torch.Tensor, "__matmul__", fake)
-    with pytest.raises(RuntimeError, match="not conventional"):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "__matmul__", fake)
+        with pytest.raises(RuntimeError, match="products on cpu are not conventional"):
+            probe.check_matrix_product(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("where", "words"), [("_stacked", "of stacks on cpu"), ("_of_numpy", "of NumPy")]
+)
+@pytest.mark.parametrize("product", [strassen, float32_product, fixed_point])
+def test_each_library_is_asked(
+    product, where: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "SIZES", ((64, 128, 64),))
+    monkeypatch.setattr(probe, where, lambda left, right, device=None: product(left, right))
+    with pytest.raises(RuntimeError, match=f"products {words} are not conventional"):
         probe.check_matrix_product(torch.device("cpu"))

@@ -11,11 +11,14 @@ import torch
 from pipeline.certify.bounds import prove_bounds
 from pipeline.certify.lipschitz_certifier import PIXELS, LipschitzCertifier
 from pipeline.certify.rounding import LayerError, norm_upper, scale_up
+from pipeline.layers.conv2d import ExportedConv2d
 from pipeline.layers.dense import ExportedDense
 from pipeline.layers.exported import ExportedLayer, Rounding
 from pipeline.layers.flatten import ExportedFlatten
 from pipeline.layers.head import ExportedHead
+from pipeline.layers.minmax import ExportedMinMax
 from pipeline.layers.network import ExportedNetwork
+from pipeline.models import build_model
 from tests.certify.small import (
     exact_layer,
     exact_logits,
@@ -228,3 +231,39 @@ def test_scale_up_keeps_zeros_and_rounds_outwards() -> None:
     for before, after in zip(distances[1:], scaled[1:], strict=True):
         assert Fraction(after) >= Fraction(before) * Fraction(3.3)
     assert not scale_up(distances, 0.0).any()
+
+
+def wide_layer(layer: ExportedLayer, x: np.ndarray) -> np.ndarray:
+    """One layer in 80-bit arithmetic, 2048 times finer than float64."""
+    if isinstance(layer, ExportedConv2d):
+        p, s, kernel = layer.padding, layer.stride, layer.weight.shape[2:]
+        padded = np.pad(x, ((0, 0), (p, p), (p, p)))
+        views = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(1, 2))
+        y = np.einsum("chwab,ocab->ohw", views[:, ::s, ::s], layer.weight.astype(np.longdouble))
+        return y + layer.bias[:, None, None]
+    if isinstance(layer, ExportedDense):
+        return np.einsum("i,oi->o", x, layer.weight.astype(np.longdouble)) + layer.bias
+    if isinstance(layer, ExportedMinMax):
+        first, second = np.split(x, 2)
+        return np.concatenate([np.maximum(first, second), np.minimum(first, second)])
+    return x.ravel() if isinstance(layer, ExportedFlatten) else x - np.longdouble(layer.center)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="no 80-bit floats here")
+def test_delta_on_a_whole_liresnet_against_higher_precision() -> None:
+    """Where exact rationals would take hours: 16×16 photographs' worth of sums, and a head."""
+    torch.manual_seed(0)
+    network = build_model("liresnet", 10, 32, in_channels=3, depth=2, width=16).export()
+    certifier = LipschitzCertifier(network, prove_bounds(network))
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+    verdicts = certifier.certify(torch.from_numpy(images), torch.zeros(3, dtype=torch.int64))
+    head = network.head.weight.astype(np.longdouble)
+    for row, image in enumerate(images):
+        x = image.astype(np.longdouble) / 255
+        for layer in network.layers:
+            x = wide_layer(layer, x)
+        logits = np.einsum("i,oi->o", x, head) + network.head.bias
+        off = verdicts.margin[row] - (logits[verdicts.predict[row]] - logits[verdicts.binding[row]])
+        # The reference is itself off by at most delta/2048.
+        assert abs(off) <= verdicts.delta[row] * (1 - 2.0**-10)
+        assert 1e-7 * verdicts.delta[row] < abs(off)

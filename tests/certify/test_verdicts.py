@@ -21,6 +21,7 @@ def some_verdicts(count: int = 50) -> Verdicts:
         margin=rng.standard_normal(count),
         lipschitz=rng.random(count),
         delta=rng.random(count) * 1e-12,
+        radius_float=rng.random(count),
     )
 
 
@@ -42,7 +43,7 @@ def test_the_columns_start_as_those_of_cohen() -> None:
 
 def test_a_row_with_a_cell_missing_is_refused() -> None:
     rows = write_rows(some_verdicts(3), first=0, seconds=0.0)
-    with pytest.raises(ValueError, match="10 columns"):
+    with pytest.raises(ValueError, match="11 columns"):
         read_rows([rows[0], rows[1].rpartition("\t")[0]])
 
 

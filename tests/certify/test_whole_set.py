@@ -27,8 +27,8 @@ EPSILONS = ["2/255", "12/255", 0.1]
 COUNT = 700  # blocks of 256, 256 and 188
 
 
-def make_loader(seed: int = 0) -> ArrayLoader:
-    return ArrayLoader(*labelled_images(small_network(0), seed, COUNT))
+def make_loader(seed: int = 0, count: int = COUNT) -> ArrayLoader:
+    return ArrayLoader(*labelled_images(small_network(0), seed, count))
 
 
 def rows_without_time(directory: Path) -> list[list[str]]:
@@ -97,7 +97,7 @@ from pipeline import distributed
 from pipeline.certify import certify
 from tests.certify.small import small_network
 from tests.certify.test_whole_set import EPSILONS, make_loader
-loader = make_loader()
+loader = make_loader(count=50_000 if sys.argv[2] == "many" else 700)
 if sys.argv[2] == "spoil":  # the second block holds a label that the head does not have
     loader.labels[300] = 17
 certificate = certify(small_network(0), loader, EPSILONS, Path(sys.argv[1]))
@@ -140,6 +140,40 @@ def test_two_processes_write_the_same_rows(reference: Path, tmp_path: Path) -> N
     for changing in ("seconds", "files"):
         del here[changing], there[changing]
     assert here == there
+
+
+def test_three_processes_write_the_same_rows(reference: Path, tmp_path: Path) -> None:
+    """As many as blocks, and one less than layers with weights; every rank has something to do."""
+    ranks = run_ranks(3, tmp_path, "fine")
+    assert [rank.returncode for rank in ranks] == [0, 0, 0], ranks
+    assert [f"[{number}]" in rank.stdout for number, rank in enumerate(ranks)] == [True] * 3
+    assert rows_without_time(tmp_path) == rows_without_time(reference)
+
+
+@pytest.mark.long
+def test_fifty_thousand_rows_through_one_two_and_three_processes(tmp_path: Path) -> None:
+    """196 blocks, the last one of 80 images; no padding, no row lost, every byte equal."""
+    tables = []
+    for world in (1, 2, 3):
+        for rank in run_ranks(world, tmp_path / str(world), "many"):
+            assert rank.returncode == 0, rank.stderr
+        tables.append(rows_without_time(tmp_path / str(world)))
+    assert len(tables[0]) == 50_001 and tables[0] == tables[1] == tables[2]
+    assert [row[0] for row in tables[0][1:]] == [str(number) for number in range(50_000)]
+
+
+def test_tight_bounds_are_another_certificate(reference: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference, tmp_path / "c")
+    with pytest.raises(ValueError, match="with other bounds"):
+        certify(small_network(0), make_loader(), EPSILONS, tmp_path / "c", tight=True)
+    tight = certify(small_network(0), make_loader(), EPSILONS, tmp_path / "tight", tight=True)
+    usual = read_certificate(reference)
+    assert tight.tight and not usual.tight
+    assert tight.lipschitz_unsound < tight.lipschitz_bound < usual.lipschitz_bound
+    assert [layer["method"] for layer in tight.layers if layer["name"] == "stem"] == [
+        "whole-cholesky"
+    ]
+    assert all(tight.vra[text] >= usual.vra[text] for text in usual.vra)
 
 
 def test_an_error_on_one_rank_ends_both(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,22 +139,61 @@ def test_a_full_disk_leaves_the_older_ones(tmp_path: Path, monkeypatch: pytest.M
     assert_saved(load_latest(tmp_path, no_damage), 1)
 
 
-def test_an_old_one_that_cannot_be_deleted_is_not_called_unwritten(
+def test_an_old_one_that_cannot_be_deleted_is_deleted_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 1)
 
-    def busy(path: Path, **_: object) -> None:
+    def busy(path: str, *_: object, **__: object) -> None:
         raise OSError(errno.EBUSY, "Device or resource busy", str(path))
 
-    monkeypatch.setattr(store.shutil, "rmtree", busy)
-    with pytest.raises(OSError, match=r"busy: .*step_000001") as caught:
-        save(tmp_path, 2, keep=1)
-    assert "could not be written" not in str(caught.value)
+    monkeypatch.setattr(os, "unlink", busy)  # what rmtree calls
+    save(tmp_path, 2, keep=1)
+    assert names(tmp_path) == [".step_000001.tmp", "step_000002"]
     monkeypatch.undo()
     assert_saved(load_latest(tmp_path, no_damage), 2)
     save(tmp_path, 3, keep=1)
     assert names(tmp_path) == ["step_000003"]
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have the file server refuse to read files of a name."""
+
+    def refuse(name: str) -> None:
+        def gone(path: Path, mode: str = "r", *words: Any, **options: Any) -> Any:
+            if path.name == name and "r" in mode:
+                raise OSError(errno.ESTALE, "Stale file handle", str(path))
+            return opened(path, mode, *words, **options)
+
+        opened = Path.open
+        monkeypatch.setattr(Path, "open", gone)
+
+    return refuse
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors"])
+def test_a_file_server_that_is_away_is_no_damage(
+    tmp_path: Path, away: Callable[[str], None], name: str
+) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    away(name)
+    with pytest.raises(OSError, match="Stale file handle") as caught:
+        load_latest(tmp_path, no_damage)
+    assert caught.value.errno == errno.ESTALE
+
+
+def test_nothing_is_deleted_whose_worth_cannot_be_read(
+    tmp_path: Path, away: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1, state={"validation": {"vra_estimate": 0.9}}, keep=1, keep_best=1)
+    away("state.json")
+    save(tmp_path, 2, state={"validation": {"vra_estimate": 0.1}}, keep=1, keep_best=1)
+    assert names(tmp_path) == ["step_000001", "step_000002"]
+    monkeypatch.undo()
+    save(tmp_path, 3, state={"validation": {"vra_estimate": 0.1}}, keep=1, keep_best=1)
+    assert names(tmp_path) == ["step_000001", "step_000003"]
 
 
 def test_damaged_later_ones_do_not_push_out_whole_ones(tmp_path: Path) -> None:

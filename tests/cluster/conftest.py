@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.cluster.runs import Run
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("fake_slurm.sh")
@@ -49,26 +53,31 @@ class Cluster:
         """`kill-node`, `freeze-node`, `thaw-node` or `start-node`."""
         subprocess.run(["bash", SCRIPT, verb, str(number), self.folder], check=True, timeout=60)
 
-    def state(self, job: str) -> str:
-        """Of a job."""
-        found = re.search(r"JobState=(\S+)", self.call("scontrol", "-o", "show", "job", job))
+    def field(self, job: str, name: str) -> str:
+        """What `scontrol show job` says, such as of JobState."""
+        found = re.search(rf"{name}=(\S+)", self.call("scontrol", "-o", "show", "job", job))
         assert found is not None
         return found[1]
 
+    def state(self, job: str) -> str:
+        """Of a job."""
+        return self.field(job, "JobState")
+
     def start_now(self, job: str) -> None:
         """Wait until a job is back in the queue, and let it start."""
-        wait_until(lambda: self.nudge(job), f"job {job} is back in the queue")
+        wait_until(lambda: self.state(job) == "PENDING", f"job {job} is back in the queue")
+        self.nudge(job)
 
-    def nudge(self, job: str) -> bool:
-        """Let a requeued job start, which waits two minutes by itself; whether it is in the queue.
+    def nudge(self, job: str) -> None:
+        """Let a requeued job start in two seconds, which waits two minutes by itself.
 
-        Not while the batch script of its last attempt is ending: SLURM would take that end for
-        the end of the next attempt, which is why it waits.
+        Not at once: a node refuses a job that was killed on it in the same second ("Job credential
+        revoked"), and then SLURM lets the job fail, not wait. That is what the two minutes are for.
         """
-        if self.state(job) != "PENDING" or _ends_still(job):
-            return False
-        self.call("scontrol", "update", f"JobId={job}", "StartTime=now")
-        return True
+        if self.state(job) != "PENDING" or (start := self.field(job, "StartTime")) == "Unknown":
+            return
+        if (datetime.fromisoformat(start) - datetime.now()).total_seconds() > 5:
+            self.call("scontrol", "update", f"JobId={job}", "StartTime=now+2")
 
     def launch(self, *words: str) -> subprocess.Popen[str]:
         """launch/slurm.py as a person types it."""
@@ -117,14 +126,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         )
 
 
-def _ends_still(job: str) -> bool:
-    """Whether a daemon of the job's batch script lives."""
-    title = f"slurmstepd: [{job}.batch]"
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if file.read_text(errors="replace").startswith(title):
-                return True
-    return False
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The small run of `runs.py`, left alone: what disturbed ones must come to."""
+    from tests.cluster.runs import check_whole, submit
+
+    run = submit(cluster, tmp_path_factory.mktemp("undisturbed"))
+    run.wait_for_end()
+    check_whole(run)
+    return run
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 400) -> None:

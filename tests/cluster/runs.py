@@ -13,14 +13,14 @@ from pipeline.data.order import Order
 from pipeline.training.sample_log import verify_samples
 from tests.cluster.conftest import Cluster, wait_until
 
-EPOCHS, SAMPLES, BATCH = 6, 1437, 60
+EPOCHS, SAMPLES, BATCH, EVERY_STEPS = 6, 1437, 60, 10
 ORDER = Order(SAMPLES, BATCH, seed=0)
 WORDS = [
     "--gpus-per-node", "0", "--config", "configs/digits.yaml", "--engine", "deepspeed",
     "--deepspeed.stage", "2", "--model.width", "16", "--model.depth", "2",
     "--model.features", "64", "--training.batch-size", str(BATCH),
     "--training.warmup-epochs", "0.5", "--training.validate-every", "0",
-    "--training.log-samples", "true", "--checkpoint.every-steps", "10",
+    "--training.log-samples", "true", "--checkpoint.every-steps", str(EVERY_STEPS),
     "--cluster.silence", "15", "--cluster.collective-timeout", "60",
 ]  # fmt: skip
 
@@ -45,6 +45,12 @@ class Run:
         rows = path.read_text().splitlines() if path.is_file() else []
         complete = [row for row in rows if row.endswith("}")]
         return json.loads(complete[-1])["step"] if complete else 0
+
+    def made(self) -> list[int]:
+        """The steps in metrics.jsonl, in order."""
+        lines = (self.directory / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        return [row["step"] for row in rows if row["kind"] == "step"]
 
     @property
     def finished(self) -> bool:
@@ -106,9 +112,7 @@ def submit(
 
 def check_whole(run: Run) -> None:
     """Every step stands once in the record and used its samples; every image is certified."""
-    rows = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
-    steps = [row["step"] for row in rows if row["kind"] == "step"]
-    assert steps == list(range(1, run.all_steps + 1)), "no step lost, none repeated"
+    assert run.made() == list(range(1, run.all_steps + 1)), "no step lost, none repeated"
     verify_samples(run.directory, ORDER, run.all_steps)
     images = (run.directory / "certificate" / "images.tsv").read_text().splitlines()
     assert [int(row.split("\t")[0]) for row in images[1:]] == list(range(360))

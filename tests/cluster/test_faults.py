@@ -9,19 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.training.sample_log import verify_samples
 from tests.cluster.conftest import Cluster, wait_until
-from tests.cluster.runs import Run, check_whole, kill, outcome, submit
-
-pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="session")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same run, left alone."""
-    run = submit(cluster, tmp_path_factory.mktemp("undisturbed"))
-    run.wait_for_end()
-    check_whole(run)
-    return run
+from tests.cluster.runs import ORDER, Run, check_whole, kill, outcome, submit
 
 
 def what_happened(run: Run) -> str:
@@ -33,12 +23,21 @@ def attempts(run: Run) -> list[dict]:
     return [json.loads(ln) for ln in (run.directory / "attempts.jsonl").read_text().splitlines()]
 
 
-def test_a_node_is_lost_in_mid_epoch(cluster: Cluster, tmp_path: Path, undisturbed: Run) -> None:
+@pytest.mark.parametrize(
+    "node",
+    [
+        pytest.param(0, id="the first, with the batch script"),
+        pytest.param(2, id="another", marks=pytest.mark.long),  # the chaos kills others as well
+    ],
+)
+def test_a_node_is_lost_in_mid_epoch(
+    node: int, cluster: Cluster, tmp_path: Path, undisturbed: Run
+) -> None:
     run = submit(cluster, tmp_path)
     run.wait_for_step(33)
-    cluster.node("kill-node", 2)
+    cluster.node("kill-node", node)
     wait_until(lambda: not run.ranks(), "the other ranks end")
-    cluster.node("start-node", 2)
+    cluster.node("start-node", node)
     run.wait_for_end()
     check_whole(run)
     assert outcome(run) == outcome(undisturbed)
@@ -99,3 +98,5 @@ def test_a_run_longer_than_the_time_limit(cluster: Cluster, tmp_path: Path) -> N
     wait_until(lambda: run.steps > first or run.nudge(), "it goes on by itself", 400)
     cluster.call("scancel", run.job)
     wait_until(lambda: not run.ranks(), "it is gone")
+    assert run.made() == list(range(1, run.steps + 1)), "no step lost, none repeated"
+    verify_samples(run.directory, ORDER, run.steps)

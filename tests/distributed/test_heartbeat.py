@@ -107,3 +107,28 @@ def test_nobody_to_meet(tmp_path: Path) -> None:
     with Ranks([str(script)], 2, tmp_path) as ranks:
         assert ranks.statuses(1) == [75]
         assert "error: rank 1 on node1 did not find the other 1 processes" in ranks.output(1)
+
+
+LEAVER = f"""
+import os, sys, time
+from pipeline import distributed
+from pipeline.outcome import FINISHED, exit_status
+from pipeline.training.stop_request import StopRequestedError
+
+def work():
+    world = distributed.start(silence={SILENCE}, collective_timeout=600)
+    print("working", flush=True)
+    if world.rank == 1:
+        raise StopRequestedError("signal SIGUSR2")
+    while True:  # as in a collective of nccl, which does not notice that somebody left
+        time.sleep(0.1)
+
+sys.exit(exit_status(work))
+"""
+
+
+def test_who_waits_in_vain_for_one_that_left_on_request_ends_too(tmp_path: Path) -> None:
+    with Ranks(["-c", LEAVER], 3, tmp_path) as ranks:
+        assert ranks.statuses() == [75, 75, 75], ranks.outputs()
+        assert sentence(ranks, 0) == "rank 1 on node1 left on signal SIGUSR2", "and no error"
+        assert sentence(ranks, 2) == ""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def kill_while_training(words: list[str], metrics: Path, moments: random.Random)
         time.sleep(0.005)
     time.sleep(moments.uniform(0, 0.4))
     running = process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it was finished, and poll has waited for it
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     return running
 

@@ -149,10 +149,10 @@ def test_what_is_missing_on_one_node_ends_all_at_once(tmp_path: Path) -> None:
     with Ranks(worker(tmp_path, "missing"), 3, tmp_path) as ranks:
         assert ranks.statuses() == [1, 1, 1], ranks.outputs()
         for rank in range(3):
-            *_, line = ranks.output(rank).splitlines()
-            assert line.startswith("error: ") and "/nowhere/train.beton" in line
-            assert "Traceback" not in ranks.output(rank)
-        assert "rank 1" in ranks.output(0)
+            if rank == 0 or ranks.output(rank):  # others may be ended before they say the same
+                *_, line = ranks.output(rank).splitlines()
+                assert line.startswith("error: ") and "/nowhere/train.beton" in line
+        assert "rank 1" in ranks.output(0) and "Traceback" not in ranks.outputs()
     assert not (tmp_path / "tiny").exists()
 
 

@@ -1,5 +1,6 @@
 """What is decided after an attempt, with a fake `scontrol` and `sbatch` on PATH."""
 
+import errno
 import json
 import os
 import stat
@@ -72,6 +73,14 @@ def test_the_sentence_of_the_rank_that_refused_is_kept(folder: JobFolder) -> Non
     left(folder, None, 1, None)
     folder.log("7.0", 1).write_text("begun\nerror: training.x 3 is wrong: take 4\nrank 1 ends\n")
     assert decide(folder, "7.0").what == "training.x 3 is wrong: take 4"
+
+
+def test_the_rank_that_refused_is_heard_and_not_those_that_heard_of_it(folder: JobFolder) -> None:
+    left(folder, 1, 1, 1)
+    for rank in (0, 2):
+        folder.log("7.0", rank).write_text("error: rank 1 on n1 ended: the loss is nan\n")
+    folder.log("7.0", 1).write_text("error: the loss is nan\n")
+    assert decide(folder, "7.0").what == "the loss is nan"
 
 
 @pytest.mark.parametrize(
@@ -148,14 +157,38 @@ def test_what_the_heartbeat_found_is_said(folder: JobFolder) -> None:
     assert (decision.verdict, decision.what[:13]) == ("fault", "rank 2 on n2 ")
 
 
-def test_certified_blocks_are_progress(tmp_path: Path) -> None:
+def test_preempted_without_a_moment_to_leave_is_no_fault(folder: JobFolder) -> None:
+    job = JobFacts({**ENDING, "PreemptTime": "2026-11-21T12:00:00"})
+    for restarts in range(4):
+        left(folder, None, None, None, attempt=f"7.{restarts}")
+        decision = decide(folder, f"7.{restarts}", job)
+        assert (decision.verdict, decision.what) == ("request", "preempted by SLURM")
+        assert decision.again
+
+
+def test_a_full_disk_keeps_nobody_from_judging(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left(folder, 75, 75, 75)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(JobFolder, "record", full)
+    assert decide(folder, "7.0").again
+
+
+def test_what_is_certified_is_progress(tmp_path: Path) -> None:
     assert afterwards.progress_of(tmp_path) == "the beginning"
     (tmp_path / "checkpoints" / "step_000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / ".step_000009.tmp").mkdir()
     assert afterwards.progress_of(tmp_path) == "step 7"
-    (tmp_path / "certificate" / "blocks").mkdir(parents=True)
+    (tmp_path / "certificate" / "bounds").mkdir(parents=True)
+    (tmp_path / "certificate" / "bounds" / "0000.json").touch()
+    assert afterwards.progress_of(tmp_path) == "step 7 and 1 certified layers and blocks"
+    (tmp_path / "certificate" / "blocks").mkdir()
     (tmp_path / "certificate" / "blocks" / "000000.tsv").touch()
-    assert afterwards.progress_of(tmp_path) == "step 7 and 1 certified blocks"
+    assert afterwards.progress_of(tmp_path) == "step 7 and 2 certified layers and blocks"
 
 
 SHOW = "case $1 in -o) echo JobId=7 JobState=RUNNING Restarts=2 Comment=a b=c;; requeue) {};; esac"

@@ -131,6 +131,8 @@ def test_a_run_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"^output: .* cannot be written .*choose another folder"):
         slurm.make_folder(digits(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"^output .* cannot be written .*choose another --output"):
+        check_run(digits(tmp_path / "file"))
 
 
 @pytest.fixture

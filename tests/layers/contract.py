@@ -24,10 +24,10 @@ from pipeline.certify.rounding import LayerError
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.lipschitz.power_iteration import NormRequest, estimate_norms
-from pipeline.verify.forward import LayerError as IndependentError
 from pipeline.verify.forward import _evaluate as independent_forward
 from pipeline.verify.inspection import Inspection
 from pipeline.verify.layers import Layer, read_layer
+from pipeline.verify.rounding import LayerError as IndependentError
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import TensorStore
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.layers.activation import Activation
 from pipeline.layers.aol import AolConv2d, AolDense
 from pipeline.layers.conv2d import Conv2d
 from pipeline.layers.cpl import ConvexPotentialConv2d, ConvexPotentialDense
@@ -59,6 +60,11 @@ CASES = {
     "swap_tokens": Case(lambda: SwapTokens(2), (4, 3, 5)),
     "spatial_mlp": Case(lambda: LinearResidual(6, 3, (4, 1), kernel_size=1), (6, 4, 1)),
     "pixel_unshuffle": Case(lambda: PixelUnshuffle(2), (3, 6, 4)),
+    "relu": Case(lambda: Activation("relu"), (6,)),
+    "leaky_relu": Case(lambda: Activation("leaky_relu"), (2, 3, 4)),
+    "softplus": Case(lambda: Activation("softplus"), (6,)),
+    "sigmoid": Case(lambda: Activation("sigmoid"), (6,)),
+    "tanh": Case(lambda: Activation("tanh"), (2, 3, 4)),
 }
 
 

@@ -79,6 +79,9 @@ def test_a_signal_makes_the_runs_save(
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 
+    inherited = signal.getsignal(number)
+    if inherited is signal.SIG_IGN:  # the tests run under nohup, or in the background of a script
+        signal.signal(number, signal.SIG_DFL)
     before = signal.getsignal(number)
     sender = threading.Thread(target=send)
     sender.start()
@@ -89,6 +92,7 @@ def test_a_signal_makes_the_runs_save(
     assert not any(directory.exists() for directory in directories[2:]), "nothing new is started"
     assert "interrupted with 4 runs left" in capsys.readouterr().out
     assert signal.getsignal(number) is before
+    signal.signal(number, inherited)
 
 
 def test_nohup_is_heeded_and_a_background_job_can_be_interrupted() -> None:

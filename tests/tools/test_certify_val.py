@@ -136,6 +136,13 @@ def test_a_certificate_can_be_certified_at_other_radii(
     assert read_certificate(tmp_path).epsilons == ["3/255", "1.0"]
     status, _, _ = door(*words, "5/255", "--force")
     assert status == 0 and read_certificate(tmp_path).epsilons == ["5/255"]
+    # Tight bounds are other bounds, of the same function.
+    status, _, error = door(*words, "5/255", "--tight")
+    assert status == 1 and "--tight" in error
+    status, _, _ = door(*words, "5/255", "--tight", "--force")
+    tight = read_certificate(tmp_path)
+    assert status == 0 and tight.tight and tight.weights_sha256 == old.weights_sha256
+    assert tight.lipschitz_unsound < tight.lipschitz_bound < old.lipschitz_bound
 
 
 def test_the_checkpoint_of_a_step_can_be_certified(

@@ -132,7 +132,7 @@ def test_the_time_of_a_run_that_was_killed_once(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = [{"step": step, "seconds": {"data": 0.5, "forward": 1.5}} for step in range(1, 101)]
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"step": 100}]))
+    metrics.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"step": 100}]) + '{"st')
     os.utime(metrics, (1250.0, 1250.0))  # the last row; what comes later is certification
     found = account_of(tmp_path)
     assert found == account.Account(2, 250.0, 200.0, 40.0) and found.share == 0.8

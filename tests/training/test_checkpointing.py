@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.training.callbacks import Callback
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.threatening import ThreateningClasses
 from tests.training.toy import (
@@ -19,12 +20,21 @@ from tests.training.toy import (
 class Run:
     """A toy run with a checkpoint folder."""
 
-    def __init__(self, root: Path, every: int = 0, samples: int = SAMPLES, **plan) -> None:
+    def __init__(
+        self, root: Path, every: int = 0, samples: int = SAMPLES, records=(), **plan
+    ) -> None:
         self.engine = toy_engine()
         self.memory = ThreateningClasses(samples, self.engine.device)
         loader = ToyLoader(self.engine.world, samples=samples)
         self.checkpointing = Checkpointing(
-            root, self.engine, {"threatening": self.memory}, loader, {"name": "toy"}, every, keep=50
+            root,
+            self.engine,
+            {"threatening": self.memory},
+            loader,
+            {"name": "toy"},
+            every,
+            keep=50,
+            records=records,
         )
         self.plan = plan
         self.root = root
@@ -49,6 +59,20 @@ def test_when_it_saves(tmp_path: Path) -> None:
     assert steps(tmp_path / "b") == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20]
     Run(tmp_path / "c", max_steps=6).go()
     assert steps(tmp_path / "c") == [4, 6]
+
+
+def test_records_are_on_the_disk_before_the_checkpoint_that_implies_them(
+    tmp_path: Path,
+) -> None:
+    seen: list[list[int]] = []
+
+    class Record(Callback):
+        def sync(self) -> None:
+            seen.append(steps(tmp_path / "run"))
+
+    run = Run(tmp_path / "run", max_steps=6, records=[Record()])
+    run.go()
+    assert seen == [[], [4]]
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6])

@@ -185,6 +185,33 @@ def tie_certified(mini: Mini) -> None:
     mini.set_row(row, margin=0, radius=0)
 
 
+def radius_float_raised(mini: Mini) -> None:
+    row = mini.correct_row()
+    mini.set_row(row, radius_float=math.nextafter(float(mini.rows[row]["radius"]), math.inf))
+    mini.recount()
+
+
+def radius_float_of_a_wrong_row(mini: Mini) -> None:
+    row = next(n for n, row in enumerate(mini.rows) if row["correct"] == "0")
+    mini.set_row(row, radius_float=0.01)
+
+
+def radius_float_negative(mini: Mini) -> None:
+    mini.set_row(2, radius_float=-1.0)
+
+
+def total_float_raised(mini: Mini) -> None:
+    mini.certificate["vra_float"]["4/255"] += 1 / 40
+
+
+def claim_float_changed(mini: Mini) -> None:
+    mini.certificate["claim_float"] = "The float32 program is right too."
+
+
+def flag_is_a_number(mini: Mini) -> None:
+    mini.certificate["tight"] = 1
+
+
 def constant_lowered(mini: Mini) -> None:
     row = mini.correct_row()
     mini.set_row(row, lipschitz=float(mini.rows[row]["lipschitz"]) * (1 - 1e-9))
@@ -245,7 +272,7 @@ def epsilon_added(mini: Mini) -> None:
 
 def epsilon_renamed(mini: Mini) -> None:
     mini.certificate["epsilons"][0] = "6/255"
-    for key in ("vra", "vra_unsound"):
+    for key in ("vra", "vra_float", "vra_unsound"):
         mini.certificate[key]["6/255"] = mini.certificate[key].pop("4/255")
 
 
@@ -286,7 +313,7 @@ def key_added(mini: Mini) -> None:
 
 
 def format_changed(mini: Mini) -> None:
-    mini.certificate["format"] = "certline certificate 2"
+    mini.certificate["format"] = "certline certificate 3"
 
 
 def count_is_text(mini: Mini) -> None:
@@ -370,6 +397,12 @@ WITHOUT_DATA: list[tuple[Alteration, str]] = [
     (wrong_row_marked_correct, r"image \d+ is marked correct though it predicts another class"),
     (correct_row_marked_wrong, r"image \d+ is marked incorrect though its label is strictly first"),
     (tie_certified, r"image \d+ is marked correct though no class is strictly first"),
+    (radius_float_raised, r"image \d+ has the radius_float .*, larger than its radius"),
+    (radius_float_of_a_wrong_row, r"image \d+ has the radius_float .*, larger than its radius"),
+    (radius_float_negative, r"line 4: radius_float -1\.0 is not a radius"),
+    (total_float_raised, r"vra_float: '4/255' is .*, the rows give"),
+    (claim_float_changed, r"the claim_float 'The float32 program is right too\.' is not"),
+    (flag_is_a_number, r"certificate\.json: 'tight' is not true or false"),
     (constant_lowered, r"image \d+ has the constant .*, below the Lipschitz bound times"),
     (binding_is_predicted, r"image \d+ names its predicted class as binding"),
     (delta_lowered, r"image \d+ has the radius .*, which does not follow"),
@@ -392,11 +425,11 @@ WITHOUT_DATA: list[tuple[Alteration, str]] = [
     (input_shape_changed, r"layer 'shift' \(shift\) takes inputs of shape"),
     (key_missing, r"certificate\.json has no 'vra_unsound'"),
     (key_added, r"certificate\.json has the unknown key 'also_robust_to'"),
-    (format_changed, r"the format 'certline certificate 2' is not"),
+    (format_changed, r"the format 'certline certificate 3' is not"),
     (count_is_text, r"'num_images' is not an integer"),
     (images_counted_down, r"more than the 39 rows of num_images"),
     (largest_constant_lowered, r"max_margin_lipschitz .* is not between"),
-    (extra_column, r"line 4 has 11 columns, not 10"),
+    (extra_column, r"line 4 has 12 columns, not 11"),
     (number_in_hexadecimal, r"line 4: margin .* is not a number with 17 significant digits"),
     (number_not_a_number, r"image \d+ is marked correct though no class is strictly first"),
     (number_with_underscore, r"line 4: label '1_0' is not an integer"),
@@ -404,7 +437,7 @@ WITHOUT_DATA: list[tuple[Alteration, str]] = [
     (number_with_more_digits, r"line 4: margin .* is not a number with 17 significant digits"),
     (class_out_of_range, r"line 4: binding 5 is outside the 5 classes"),
     (index_with_zero, r"line 4: idx '02' is not an integer"),
-    (blank_line, r"line 42 has 1 columns, not 10"),
+    (blank_line, r"line 42 has 1 columns, not 11"),
 ]
 
 

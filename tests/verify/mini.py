@@ -19,13 +19,22 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import save
 
-HEADER = "idx label predict radius correct time binding margin lipschitz delta"
+HEADER = "idx label predict radius correct time binding margin lipschitz delta radius_float"
 CLAIM = (
     "For every image with radius > 0 and every point x' with ||x' - x||_2 < radius, x being the "
     "exact rational v/255, the exact real function of the tensors in model.safetensors ranks the "
     "image's label strictly first at x'."
 )
+CLAIM_FLOAT = (
+    "For every image with radius_float > 0 and every float64 vector x' with ||x' - x||_2 < "
+    "radius_float, evaluating that function at x' in IEEE float64 gives the image's label a logit "
+    "strictly greater than every other, every dot product and its bias being summed in any order, "
+    "fused or not, and in another order at another point, and every softplus, sigmoid or tanh z "
+    "being computed within 2^-45 max(1, |z|)."
+)
 UNIT = 2.0**-53
+INSIDE = 1 - 1e-9
+"""Rounding in the ball takes less than this from the radii here."""
 SIZE, CLASSES, IMAGES = 8, 5, 40
 
 
@@ -104,14 +113,16 @@ class Mini:
         mini._fill_rows(records, bound, random)
         digest = mini.dataset_sha256()
         mini.certificate = {
-            "format": "certline certificate 1",
-            "statement": "R",
+            "format": "certline certificate 2",
+            "statement": "R and F",
             "claim": CLAIM,
+            "claim_float": CLAIM_FLOAT,
             "num_images": IMAGES,
             "num_classes": CLASSES,
             "class_names": [f"class {number}" for number in range(CLASSES)],
             "clean_accuracy": 0.0,
             "vra": {},
+            "vra_float": {},
             "vra_unsound": {},
             "epsilons": ["4/255", "0.05"],
             "input": {
@@ -120,6 +131,7 @@ class Mini:
             },
             "lipschitz_bound": bound,
             "lipschitz_unsound": bound * 0.99,
+            "tight": False,
             "layers": records,
             "head": {"weight": "head.weight", "bias": "head.bias", "max_margin_lipschitz": 0.0},
             "model": {"name": "mini"},
@@ -202,6 +214,7 @@ class Mini:
                     "margin": f"{margin:.17g}",
                     "lipschitz": f"{constant:.17g}",
                     "delta": f"{delta:.17g}",
+                    "radius_float": f"{radius * INSIDE if correct else 0.0:.17g}",
                 }
             )
 
@@ -215,7 +228,8 @@ class Mini:
         margin, delta, constant = (
             float(self.rows[index][key]) for key in ("margin", "delta", "lipschitz")
         )
-        self.set_row(index, radius=down(down(margin - delta) / constant))
+        radius = down(down(margin - delta) / constant)
+        self.set_row(index, radius=radius, radius_float=radius * INSIDE)
 
     def correct_row(self) -> int:
         """The first correct row with a radius."""
@@ -223,11 +237,12 @@ class Mini:
 
     def recount(self) -> None:
         """Totals that fit the rows."""
-        radii = [float(row["radius"]) for row in self.rows]
         count = len(self.rows)
         self.certificate["clean_accuracy"] = sum(row["correct"] == "1" for row in self.rows) / count
         for text, epsilon in (("4/255", 4 / 255), ("0.05", 0.05)):
-            self.certificate["vra"][text] = sum(radius > epsilon for radius in radii) / count
+            for key, column in (("vra", "radius"), ("vra_float", "radius_float")):
+                counted = sum(float(row[column]) > epsilon for row in self.rows)
+                self.certificate[key][text] = counted / count
             self.certificate["vra_unsound"][text] = self.certificate["vra"][text]
 
     def dataset_sha256(self) -> str:

@@ -119,7 +119,7 @@ def test_a_correct_prediction_that_overflows(mini: Mini, tmp_path: Path) -> None
     for number in range(len(mini.rows)):
         mini.set_row(number, predict=mini.rows[number]["label"], correct=1, margin=1, radius=0)
         mini.set_row(number, binding=(int(mini.rows[number]["label"]) + 1) % 5, delta=math.inf)
-        mini.set_row(number, lipschitz=1e6)
+        mini.set_row(number, lipschitz=1e6, radius_float=0)
     mini.recount()
     verdict = check(mini, tmp_path, with_data=True)
     assert verdict.refusal == "image 0 is marked correct, but its logits overflow"
@@ -146,11 +146,33 @@ def test_a_row_counted_without_proof_is_refused(mini: Mini, tmp_path: Path) -> N
     between = f"{(before + after) / 2:.25f}"
     verdict = check(mini, tmp_path, with_data=True)
     assert verdict.verified, verdict.refusal  # no epsilon lies between
-    for key in ("vra", "vra_unsound"):
-        radii = [float(values["radius"]) for values in mini.rows]
-        share = sum(radius > float(between) for radius in radii) / len(radii)
-        mini.certificate[key] = {between: share}
-    mini.certificate["epsilons"] = [between]
+    only_epsilon(mini, between)
     verdict = check(mini, tmp_path, with_data=True)
     assert verdict.refusal is not None
     assert re.match(r"image \d+ is counted at epsilon .*, recomputed its radius", verdict.refusal)
+
+
+def test_a_row_counted_for_the_program_without_proof_is_refused(mini: Mini, tmp_path: Path) -> None:
+    """radius_float may not be the radius itself where that decides a total."""
+    row = mini.correct_row()
+    radius, delta, constant = (
+        float(mini.rows[row][key]) for key in ("radius", "delta", "lipschitz")
+    )
+    mini.set_row(row, radius_float=radius)
+    between = f"{radius - 0.3 * delta / constant:.25f}"  # above what rounding leaves
+    only_epsilon(mini, between)
+    verdict = check(mini, tmp_path, with_data=True)
+    assert verdict.refusal is not None
+    assert re.match(r"image \d+ is counted at epsilon .* in statement F", verdict.refusal)
+
+
+def only_epsilon(mini: Mini, text: str) -> None:
+    """The certificate speaks of this epsilon alone."""
+    for key, column in (
+        ("vra", "radius"),
+        ("vra_unsound", "radius"),
+        ("vra_float", "radius_float"),
+    ):
+        counted = sum(float(values[column]) > float(text) for values in mini.rows)
+        mini.certificate[key] = {text: counted / len(mini.rows)}
+    mini.certificate["epsilons"] = [text]

@@ -17,6 +17,7 @@ from pipeline.certify import certifier, certify, certify_again
 from pipeline.config import ClassesConfig, DataConfig
 from pipeline.data.loader import open_block_loader
 from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz import tight
 from pipeline.models import build_model
 from pipeline.verify import verify_certificate
 from pipeline.verify.datasets import ArrayImages, content_hash
@@ -33,7 +34,9 @@ class HashedLoader(ArrayLoader):
         return content_hash(ArrayImages(images, self.labels.numpy()), lambda done, total: None)
 
 
-def certified(network: ExportedNetwork, folder: Path, count: int, seed: int = 0) -> Path:
+def certified(
+    network: ExportedNetwork, folder: Path, count: int, seed: int = 0, tight: bool = False
+) -> Path:
     """Certify random images, nine of ten with the predicted class as label; keep the images."""
     random = np.random.default_rng(seed)
     classes = network.head.num_classes
@@ -41,7 +44,8 @@ def certified(network: ExportedNetwork, folder: Path, count: int, seed: int = 0)
     labels = torch.from_numpy(random.integers(0, classes, count))
     predicted = certifier(network).certify(torch.from_numpy(images), labels).predict
     labels = np.where(random.random(count) < 0.9, predicted, labels.numpy())
-    certify(network, HashedLoader(images, labels, classes), EPSILONS, folder / "certificate")
+    loader = HashedLoader(images, labels, classes)
+    certify(network, loader, EPSILONS, folder / "certificate", tight=tight)
     np.savez(folder / "data.npz", image=images.transpose(0, 2, 3, 1), label=labels)
     return folder
 
@@ -61,6 +65,34 @@ def test_liresnet(tmp_path: Path, size: int, channels: int, depth: int, width: i
     folder = certified(model.export(), tmp_path, 20)
     verdict = verify_certificate(folder / "certificate", folder / "data.npz")
     assert verdict.verified, verdict.refusal
+
+
+@pytest.mark.parametrize("whole_work", [tight.WHOLE_WORK, 0.0])
+def test_tight_bounds(tmp_path: Path, whole_work: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole operator and the semi-torus, proved again by the verifier's own factorisation."""
+    monkeypatch.setattr(tight, "WHOLE_WORK", whole_work)
+    torch.manual_seed(5)
+    model = build_model("liresnet", 4, 8, 1, depth=2, width=8)
+    folder = certified(model.export(), tmp_path, 30, tight=True)
+    path = folder / "certificate" / "certificate.json"
+    tree = json.loads(path.read_text())
+    method = "whole-cholesky" if whole_work else "semi-torus-cholesky"
+    assert sum(layer["method"] == method for layer in tree["layers"]) >= 2
+    verdict = verify_certificate(folder / "certificate", folder / "data.npz")
+    assert verdict.verified, verdict.refusal
+    number = next(n for n, layer in enumerate(tree["layers"]) if layer["method"] == method)
+    for damage in ("bound", "torus"):
+        broken = json.loads(path.read_text())
+        if damage == "bound":
+            broken["layers"][number]["bound"] *= 1 - 1e-5
+        else:  # a tight bound is below what the torus can prove
+            broken["layers"][number]["evidence"] = {"torus": [9, 9], "twist": ["0", "0"]}
+        (tmp_path / damage).mkdir()
+        for name in ("model.safetensors", "images.tsv", "config.yaml"):
+            shutil.copy(folder / "certificate" / name, tmp_path / damage / name)
+        (tmp_path / damage / "certificate.json").write_text(json.dumps(broken))
+        refusal = verify_certificate(tmp_path / damage).refusal
+        assert refusal is not None and "claims the bound" in refusal, refusal
 
 
 def test_small_network(small: Path) -> None:
@@ -152,4 +184,13 @@ def test_a_subset_of_the_classes_of_a_file(tmp_path: Path) -> None:
     tree["dataset"]["classes"] = [4, 0, 3]
     path.write_text(json.dumps(tree))
     assert certify_again(tmp_path / "certificate", again).dataset["classes"] == [4, 0, 3]
+    images[7] += 1  # of class 2, which is not certified; then one that is
+    for touched, refused in ((7, False), (4, True)):
+        images[touched] += 1
+        np.savez(tmp_path / "data.npz", x_val=images, y_val=labels)
+        if refused:
+            with pytest.raises(ValueError, match="is not the data set that"):
+                certify_again(tmp_path / "certificate", tmp_path / "other")
+        else:
+            certify_again(tmp_path / "certificate", tmp_path / "same")
     loader.close()

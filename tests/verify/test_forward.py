@@ -73,7 +73,8 @@ def test_delta_covers_the_rounding(center: float, scale: float) -> None:
     for seed in range(3):
         network = small_network(seed, center, scale)
         images = np.random.default_rng(seed).integers(0, 256, (3, 5, 5, 1), dtype=np.uint8)
-        logits, error, rho = Forward(network).logits(images)
+        found = Forward(network).evaluate(images, np.zeros((1, 3)))
+        logits, error, rho = found.logits, found.error, found.rho
         distances = HeadDistances(network.weight)
         for number, image in enumerate(images):
             x = exact(image.transpose(2, 0, 1).astype(float)) / 255
@@ -93,7 +94,7 @@ def test_forward_is_the_function_of_the_records() -> None:
     mini = Mini.make()
     tensors = {name: array.astype(np.float64) for name, array in mini.tensors.items()}
     network = read_network(Record(mini.certificate, "certificate.json"), tensors)
-    logits, _, _ = Forward(network).logits(mini.images)
+    logits = Forward(network).evaluate(mini.images, np.zeros((1, len(mini.images)))).logits
     np.testing.assert_allclose(logits, mini.logits, rtol=0, atol=1e-13)
 
 
@@ -113,7 +114,7 @@ def test_convolution_with_unequal_axes() -> None:
     expected = F.conv2d(
         x, torch.from_numpy(weight), torch.from_numpy(bias), stride=(2, 1), padding=(0, 2)
     )
-    logits, _, _ = Forward(network).logits(images)
+    logits = Forward(network).evaluate(images, np.zeros((1, 2))).logits
     np.testing.assert_allclose(logits, expected.flatten(1).numpy()[:, :2], atol=1e-13)
 
 

@@ -18,6 +18,7 @@ HEAD = "\t".join(HEADER.split())
 CELLS = {
     "idx": "0", "label": "1", "predict": "1", "radius": "0.25", "correct": "1", "time": "0.001",
     "binding": "2", "margin": "0.5", "lipschitz": "2", "delta": "0",
+    "radius_float": "0.125",
 }  # fmt: skip
 DISTANCES = HeadDistances(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
 
@@ -33,7 +34,7 @@ def down(x: float) -> float:
 def row(**values: float | bool) -> Row:
     """A true row; Λ is 1, classes 1 and 2 are √2 apart, classes 1 and 3 have equal head rows."""
     constant = 1.5
-    true = Row(0, 1, 1, down(down(0.5 - 1e-3) / constant), True, 2, 0.5, constant, 1e-3)
+    true = Row(0, 1, 1, down(down(0.5 - 1e-3) / constant), True, 2, 0.5, constant, 1e-3, 0.0)
     return replace(true, **values)  # type: ignore[arg-type]
 
 

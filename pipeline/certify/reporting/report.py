@@ -16,6 +16,8 @@ from pipeline.certify.reporting.html import section, table
 from pipeline.certify.reporting.style import STYLE
 from pipeline.certify.verdicts import Verdicts
 
+ATTACK = ("<!-- attack -->", "<!-- /attack -->")
+"""Between these tools/attack.py writes what it found."""
 QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}
 
 
@@ -50,6 +52,7 @@ def render_report(
         class_section(certificate, rows),
         confusion_section(certificate, verdicts),
         gallery,
+        f"{ATTACK[0]}{ATTACK[1]}\n",  # empty until somebody attacks
         _layers(certificate),
         _training(training),
         _identity(certificate),
@@ -138,12 +141,22 @@ def _meaning(certificate: Certificate) -> str:
         "<p>An image counts as certified at ε if its radius is strictly greater than the fraction "
         "ε. Ties, NaN and misclassified images have radius 0. Layer norms, class distances, the "
         "rounding of the forward pass and of the radius itself are all bounded outwards in "
-        "float64; statement R and its proof are in <code>docs/certificate.md</code>.</p>"
+        "float64; statements R and F and their proofs are in <code>docs/certificate.md</code>."
+        "</p>"
+        f"<p class='claim'>{escape(certificate.claim_float)}</p>"
+        f"<p>Certified in this sense too: {_of_program(certificate)}.</p>"
         "<p><strong>Not covered:</strong> running the network at the attacked point in float32, "
         "TF32 or bfloat16; hardware faults; whatever made the stored uint8 image (JPEG, resizing, "
         "cropping); wrong labels. The certifying program is not verified by a proof assistant: the "
         "independent check below repeats its work by other methods and other code.</p>"
         f"<pre>{escape(verify_command(certificate))}</pre>",
+    )
+
+
+def _of_program(certificate: Certificate) -> str:
+    """VRA by statement F."""
+    return ", ".join(
+        f"{certificate.vra_float[text]:.2%} at ε = {escape(text)}" for text in certificate.epsilons
     )
 
 

@@ -11,10 +11,12 @@ from pipeline.types import Epsilon
 
 
 def csv_table(certificate: Certificate) -> str:
-    """One line per epsilon; `vra` is proved, `vra_unsound` is not."""
+    """One line per epsilon; `vra` and `vra_float` are proved, `vra_unsound` is not."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epsilon", "epsilon_value", "clean_accuracy", "vra", "vra_unsound"])
+    writer.writerow(
+        ["epsilon", "epsilon_value", "clean_accuracy", "vra", "vra_float", "vra_unsound"]
+    )
     for epsilon in certificate.epsilons:
         writer.writerow(
             [
@@ -22,6 +24,7 @@ def csv_table(certificate: Certificate) -> str:
                 repr(float(Epsilon.parse(epsilon))),
                 repr(certificate.clean_accuracy),
                 repr(certificate.vra[epsilon]),
+                repr(certificate.vra_float[epsilon]),
                 repr(certificate.vra_unsound[epsilon]),
             ]
         )

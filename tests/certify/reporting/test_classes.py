@@ -121,6 +121,7 @@ def test_many_classes_make_a_report_of_moderate_size(
         margin=rng.random(count),
         lipschitz=np.ones(count),
         delta=np.zeros(count),
+        radius_float=np.zeros(count),
     )
     names = [f"n{number:08d} church, church building {number}" for number in range(classes)]
     large = replace(certificate, num_classes=classes, class_names=names)

@@ -63,6 +63,7 @@ def verdicts_of(count: int, classes: int) -> Verdicts:
         margin=rng.random(count),
         lipschitz=np.ones(count),
         delta=np.full(count, 1e-9),
+        radius_float=radius,
     )
 
 
@@ -82,6 +83,7 @@ def enlarged(small: Certificate, directory: Path, verdicts: Verdicts, names: lis
         class_names=names,
         clean_accuracy=verdicts.clean_accuracy,
         vra=vra,
+        vra_float=vra,
         vra_unsound=vra,
         input={**small.input, "shape": [3, 224, 224]},
     )

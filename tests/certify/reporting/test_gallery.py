@@ -111,7 +111,7 @@ def test_reach_is_the_radius_where_right_and_never_nan(finished) -> None:
     assert np.allclose(reach(verdicts)[right], verdicts.radius[right], rtol=1e-12)
     first = dict(zip(("margin", "lipschitz"), np.array([[1, np.nan, 1], [0, 1, 2]]), strict=True))
     few = {name: getattr(verdicts, name)[:3] for name in vars(verdicts)}
-    odd = Verdicts(**{**few, **first, "delta": np.zeros(3)})
+    odd = Verdicts(**{**few, **first, "delta": np.zeros(3), "radius_float": np.zeros(3)})
     assert reach(odd).tolist() == [np.inf, 0, 0.5]
 
 

@@ -1,0 +1,88 @@
+"""Attack the certificate in a directory: read it, open its images, search, write attack.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.certify.arithmetic import conventional_arithmetic
+from pipeline.certify.attacks.assault import Settings
+from pipeline.certify.attacks.battery import battery
+from pipeline.certify.attacks.report import write_attack
+from pipeline.certify.certificate import load_network, read_certificate
+from pipeline.certify.verdicts import read_rows
+from pipeline.config import DataConfig
+from pipeline.data.base import BLOCK, BlockLoader
+from pipeline.data.loader import open_block_loader
+from pipeline.progress import ProgressBar
+from pipeline.types import Epsilon
+
+
+def attack_certificate(
+    directory: Path,
+    data: str | None = None,
+    images: int | None = None,
+    epsilons: Sequence[str] | None = None,
+    curve: Sequence[float] = (),
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Attack the first images of a certificate; write attack.json and a section of its report.
+
+    Args:
+        directory: a certificate directory.
+        data: dataset spec; by default that of the certificate.
+        images: how many; by default all.
+        epsilons: by default those of the certificate.
+        curve: distances of the PGD-10 curve.
+        settings: how hard to try.
+
+    Returns:
+        What attack.json holds.
+
+    Raises:
+        ValueError: no intact certificate, or the data is not what was certified.
+    """
+    certificate = read_certificate(directory)
+    network = load_network(directory)
+    wanted = [Epsilon.parse(text) for text in epsilons or certificate.epsilons]
+    rows = read_rows((directory / "images.tsv").read_text().splitlines()[1:])
+    count = min(images or len(rows), len(rows))
+    if count < 1:
+        raise ValueError(f"--images {images}: at least 1 is needed")
+    reading = DataConfig(classes=certificate.dataset.get("classes"))
+    spec = data or certificate.dataset["spec"]
+    loader = open_block_loader(spec, "val", certificate.input["shape"][1], reading)
+    try:
+        found = loader.dataset_sha256()
+        if found != certificate.dataset_sha256:
+            raise ValueError(
+                f"{spec} is not the data set that was certified: its hash is {found}, the "
+                f"certificate says {certificate.dataset_sha256}"
+            )
+        pixels, labels = _first(loader, count)
+    finally:
+        loader.close()
+    settings = settings or Settings()
+    searches = 3 * (len(wanted) + 1) + len(curve)
+    total = searches * int(rows.correct[:count].sum()) + len(network.layers)
+    with conventional_arithmetic(), ProgressBar("attack", total=total, unit="img") as bar:
+        result = battery(
+            network, pixels, labels, rows.correct[:count], rows.radius[:count], wanted, curve,
+            [layer["bound"] for layer in certificate.layers], settings,
+            lambda what, done: bar.advance(done, search=what),
+        )  # fmt: skip
+    result["trunk"]["bound"] = certificate.lipschitz_bound
+    result = {"weights_sha256": certificate.weights_sha256, **result}
+    write_attack(directory, result)
+    return result
+
+
+def _first(loader: BlockLoader, count: int) -> tuple[Tensor, Tensor]:
+    """uint8 [B, C, H, W] and labels of the first images."""
+    blocks = list(loader.blocks(range(-(-count // BLOCK))))
+    pixels = torch.cat([batch.images for batch in blocks])[:count]
+    return pixels, torch.cat([batch.labels for batch in blocks])[:count]

@@ -1,0 +1,93 @@
+"""The three ways to prove a margin, and what belongs to each: claims, certifier, usual recipe.
+
+| method | the margin f_j − f_i inside the ball | for |
+|---|---|---|
+| product | ≥ m − Λ·‖w_j − w_i‖·r, Λ the product of the layers' norms | every network |
+| liplt | ≥ m − K_ji·r, K of LipLT (Theorem 3) | cnn, mlp |
+| curvature | > 0 by a convex dual problem (CRC, Theorem 1) | mlp, smooth |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pipeline.certify.curvature_certifier import CurvatureCertifier, CurvatureReference
+from pipeline.certify.liplt_certifier import LipLTCertifier, LipLTReference
+from pipeline.certify.lipschitz_certifier import LipschitzCertifier
+from pipeline.certify.stages import stages_of
+from pipeline.certify.unsound import UnsoundReference
+from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.curvature_bound import curvature_bounds
+from pipeline.lipschitz.liplt_bound import liplt_bound
+
+PRODUCT, LIPLT, CURVATURE = "product", "liplt", "curvature"
+METHODS = (PRODUCT, LIPLT, CURVATURE)
+
+
+def check_method(method: str, network: ExportedNetwork) -> None:
+    """Refuse a method that does not exist or is not for this network.
+
+    Raises:
+        ValueError: naming the layer.
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"certification.method is {method!r}, expected one of {', '.join(METHODS)}"
+        )
+    if method == PRODUCT:
+        return
+    stages = stages_of(network)
+    if method == CURVATURE and (
+        any(each.weight.ndim != 2 for each in stages.maps)
+        or any(slope.curvature is None for slope in stages.slopes)
+    ):
+        raise ValueError(
+            "certification.method curvature is for fully connected networks with softplus, sigmoid "
+            "or tanh; take liplt for this one"
+        )
+
+
+def prove_margins(method: str, network: ExportedNetwork, bounds: Sequence[NormBound]) -> Any:
+    """What the method has to prove once for the whole network; None for `product`.
+
+    Args:
+        bounds: of the layers.
+    """
+    if method == PRODUCT:
+        return None
+    stages = stages_of(network)
+    if method == LIPLT:
+        return liplt_bound(stages.maps, stages.slopes, stages.rows)
+    norms = [bounds[number].value for number in stages.numbers]
+    weights = [each.weight for each in stages.maps]
+    return curvature_bounds(weights, norms, stages.slopes, stages.rows)
+
+
+def build_certifier(
+    method: str,
+    network: ExportedNetwork,
+    bounds: Sequence[NormBound],
+    claims: Any,
+    device: torch.device | None = None,
+) -> LipschitzCertifier:
+    """The certifier of a method from what `prove_margins` proved."""
+    if method == LIPLT:
+        return LipLTCertifier(network, bounds, claims, device)
+    if method == CURVATURE:
+        return CurvatureCertifier(network, bounds, claims, device)
+    return LipschitzCertifier(network, bounds, device)
+
+
+def build_reference(
+    method: str, network: ExportedNetwork, claims: Any, device: torch.device | None = None
+) -> UnsoundReference:
+    """The usual recipe of the method's own paper, for `vra_unsound`."""
+    if method == LIPLT:
+        return LipLTReference(network, device)
+    if method == CURVATURE:
+        return CurvatureReference(network, claims, device)
+    return UnsoundReference(network, device)

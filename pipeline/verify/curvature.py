@@ -1,0 +1,261 @@
+"""Curvature certificates (CRC; Singla & Feizi 2020) proved again: claims C_ji, then radii.
+
+For a margin f of classes j and i with ∇²f ⪰ −C·I, any point x, any 0 ≤ η < 1/C and the centre x̂,
+    d = ½‖x − x̂‖² + η f(x) − ‖x − x̂ + η ∇f(x)‖² / (2(1 − ηC))
+is not above ½‖x' − x̂‖² for any x' with f(x') ≤ 0 (strong convexity). So a claimed radius r holds if
+some x and η give √(2d) ≥ r + e_0, e_0 the distance of x̂ = fl(v/255) from v/255.
+
+Notable: the points are this program's own. r is known, so x → x̂ − r·∇f/‖∇f‖ is iterated and d
+evaluated at every step, in float64 with all rounding counted, until all other classes are proved:
+most are in a step or two. The certifier searches for η without knowing r, in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+
+from pipeline.verify.elementary import BENDS, ERROR_UNITS, SLOPES, activate, differentiate
+from pipeline.verify.gram import spectral_upper_bounds
+from pipeline.verify.head import HeadDistances
+from pipeline.verify.layers import Layer
+from pipeline.verify.liplt import read_stages
+from pipeline.verify.network import Network
+from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
+from pipeline.verify.refusal import require
+from pipeline.verify.rounding import SLACK, UNDERFLOW, UNIT, LayerError
+from pipeline.verify.strict_json import Record
+
+STEPS = 40
+CAP = 1 - 1e-3
+SLOW = 0.9
+ROOM = 1e-12
+"""Relative room for the few dozen roundings of scalars, 2^-53 each."""
+
+
+class CurvatureProver:
+    """Proves radii of one network.
+
+    Args:
+        network: flattening, dense layers with smooth activations, a head.
+        margins: `margins` of the certificate.
+        advance: told of progress.
+
+    Raises:
+        Refusal: another network, or a claim C_ji that cannot be proved.
+    """
+
+    def __init__(
+        self, network: Network, margins: Record, advance: Callable[[int, int], None]
+    ) -> None:
+        margins.only({"method", "curvature"})
+        self._maps, _ = read_stages(network.layers)
+        self._functions = [layer.function for layer in network.layers if layer.kind == "activation"]
+        for layer in network.layers:
+            require(
+                layer.axes is None and layer.kind != "shift",
+                f"{layer} is in a network that curvature is not bounded for",
+            )
+            require(
+                layer.kind != "activation" or layer.function in BENDS,
+                f"{layer} has no second derivative",
+            )
+        self._errors = [(LayerError.of(layer), layer.bound) for layer in network.layers]
+        self._layers = network.layers
+        self._rows, self._bias = network.weight, network.bias
+        self._row_norms = norm_upper(network.weight, (1,))
+        self._distances = HeadDistances(network.weight).upper
+        self._curvature = _read_table(margins, network.num_classes)
+        _prove_table(self._maps, self._functions, network.weight, self._curvature, advance)
+
+    def unproved(self, images: np.ndarray, predict: np.ndarray, radius: Float64) -> np.ndarray:
+        """The first class, for each image, against which its radius is not proved; −1 for none.
+
+        Args:
+            images: uint8 [n, H, W, C].
+            predict: [n], the classes that are claimed to be first.
+            radius: [n], positive.
+        """
+        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float64) / 255.0
+        x = x.reshape(len(x), -1)
+        wanted = (radius + _norms(x) * float(UNIT) * (1 + ROOM)) * (1 + ROOM)
+        rows, others = np.nonzero(predict[:, None] != np.arange(len(self._rows)))
+        left = np.arange(len(rows))
+        point, pace, before = x[rows], np.ones(len(rows)), np.full(len(rows), np.inf)
+        for _ in range(STEPS):
+            first, second = predict[rows[left]], others[left]
+            value, error, slope, off = self._margin(point, first, second)
+            concave = self._curvature[first, second]
+            target, center = wanted[rows[left]], x[rows[left]]
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                eta = np.minimum(target / np.sqrt(np.square(slope).sum(1)), CAP / concave)
+                eta = np.where(np.isfinite(eta), eta, 0.0)
+                proved = _dual(point - center, value, error, slope, off, eta, concave) >= target
+            residual = point - center + eta[:, None] * slope
+            length = _norms(residual)
+            # Where a whole step overshoots: half of it, down to what strong convexity allows.
+            least = 1 / (1 + eta * self._curvature[second, first])
+            pace = np.where(length > SLOW * before, np.maximum(pace / 2, least), pace)
+            point, before = point - pace[:, None] * residual, length
+            left, point = left[~proved], point[~proved]
+            pace, before = pace[~proved], before[~proved]
+            if not len(left):
+                break
+        failed = np.full(len(x), -1)
+        failed[rows[left]] = others[left]
+        return failed
+
+    def _margin(
+        self, x: Float64, first: np.ndarray, second: np.ndarray
+    ) -> tuple[Float64, Float64, Float64, Float64]:
+        """Margins [n] at float points, their errors, gradients [n, D], and the errors of these."""
+        error = np.zeros(len(x))
+        hidden: list[tuple[Layer, Float64, Float64]] = []
+        for layer, (constants, bound) in zip(self._layers, self._errors, strict=True):
+            if constants is None:
+                continue  # flattened already
+            own = constants.gamma * (constants.abs_norm * _norms(x) + constants.bias_norm)
+            after = (bound * error + own + constants.underflow) * SLACK
+            if layer.weight is not None and layer.bias is not None:
+                x = x @ layer.weight.T + layer.bias
+                hidden.append((layer, x, after))
+            else:
+                x = activate(layer.function, x)
+            error = after
+        rows = self._rows[first], self._rows[second]
+        scores = [
+            np.einsum("nd,nd->n", x, row) + self._bias[each]
+            for row, each in zip(rows, (first, second), strict=True)
+        ]
+        head = ceil_float(gamma(x.shape[1] + 1))
+        rounding = sum(
+            head * (self._row_norms[each] * _norms(x) + np.abs(self._bias[each])) + UNDERFLOW * 1e6
+            for each in (first, second)
+        )
+        value = scores[0] - scores[1]
+        delta = self._distances[first, second] * error + rounding + float(UNIT) * np.abs(value)
+        slope, off = self._backwards(rows[0] - rows[1], hidden)
+        return value, delta * SLACK, slope, off
+
+    def _backwards(
+        self, v: Float64, hidden: list[tuple[Layer, Float64, Float64]]
+    ) -> tuple[Float64, Float64]:
+        error = float(UNIT) * _norms(v) * SLACK
+        for (layer, z, z_error), function in zip(
+            reversed(hidden), reversed(self._functions), strict=True
+        ):
+            assert layer.weight is not None
+            constants = LayerError.of(layer)
+            assert constants is not None
+            bend = float(BENDS[function][1]) * GROW
+            bent = bend * z_error + (ERROR_UNITS + 1) * float(UNIT)
+            most = float(SLOPES[function][1])
+            error = (most * error + bent * _norms(v) + UNDERFLOW * v.shape[1]) * SLACK
+            v = v * differentiate(function, z)
+            terms = len(layer.weight) + 1
+            own = ceil_float(gamma(terms)) * constants.abs_norm * _norms(v) + terms * UNDERFLOW
+            error = (layer.bound * error + own) * SLACK
+            v = v @ layer.weight
+        return v, error
+
+
+def _dual(
+    away: Float64,
+    value: Float64,
+    error: Float64,
+    slope: Float64,
+    off: Float64,
+    eta: Float64,
+    concave: Float64,
+) -> Float64:
+    """√(2d) rounded down, [n]; 0 where it proves nothing."""
+    step = eta[:, None] * slope
+    square = np.square(away).sum(1)
+    count = away.shape[1]
+    least = square * (1 - 2 * ceil_float(gamma(count + 4))) - count * UNDERFLOW
+    uncertain = 4 * float(UNIT) * (_norms(away) + _norms(step)) + eta * off
+    length = (_norms(away + step) + uncertain) * (1 + ROOM)
+    strength = 1 - eta * concave * (1 + ROOM) - ROOM
+    gain, loss = eta * (value - error), length * length / (2 * strength)
+    d = least / 2 + gain - loss
+    d = d - ROOM * (square + np.abs(gain) + eta * error + loss)
+    good = (strength > 0) & (d > 0) & np.isfinite(d)
+    return np.where(good, np.sqrt(2 * np.where(good, d, 0.0)) * (1 - ROOM), 0.0)
+
+
+def _read_table(margins: Record, classes: int) -> Float64:
+    """C [K, K] as claimed: finite numbers, not negative."""
+    lines = margins.items("curvature")
+    require(len(lines) == classes, f"curvature has {len(lines)} rows for {classes} classes")
+    table = np.zeros((classes, classes))
+    for number, line in enumerate(lines):
+        good = isinstance(line, list) and len(line) == classes
+        good = good and all(isinstance(x, int | float) and not isinstance(x, bool) for x in line)
+        require(good, f"row {number} of curvature is not {classes} numbers")
+        table[number] = [float(x) for x in line]
+    require(bool((table >= 0).all() and np.isfinite(table).all()), "a curvature is out of range")
+    return table
+
+
+def _prove_table(
+    maps: list[Layer],
+    functions: list[str],
+    rows: Float64,
+    claims: Float64,
+    advance: Callable[[int, int], None],
+) -> None:
+    classes = len(rows)
+    pairs = [(j, i) for j in range(classes) for i in range(classes) if i != j]
+    for done, (first, second) in enumerate(pairs):
+        difference = rows[first] - rows[second]  # rounded once; GROW covers it
+        claim = float(claims[first, second])
+        holds = (
+            _two_layers(maps[0], functions[0], difference, claim)
+            if len(maps) == 1
+            else _deep(maps, functions, difference) <= claim
+        )
+        require(
+            holds,
+            f"the curvature of classes {first} and {second}, {claim!r}, cannot be proved",
+        )
+        advance(done + 1, len(pairs))
+
+
+def _two_layers(layer: Layer, function: str, difference: Float64, claim: float) -> bool:
+    """Theorem 3: ‖diag(s)·W‖² ≤ claim, s² ≥ max(−h_L·max(w, 0), h_U·max(−w, 0))."""
+    low, high = (float(bend) * GROW for bend in BENDS[function])
+    squares = np.where(difference > 0, -low * difference, -high * difference) * GROW
+    scales = np.nextafter(np.sqrt(squares).astype(np.float32), np.float32(np.inf))
+    scales = np.where(squares > 0, scales, np.float32(0)).astype(np.float64)
+    require(bool((scales * scales >= squares).all()), "a square root is rounded wrongly")  # exact
+    if not scales.any():
+        return True
+    assert layer.weight is not None
+    matrix = scales[:, None] * layer.weight  # of two float32 numbers: exact
+    matrix = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    target = math.sqrt(claim) * (1 - 2.0**-47)
+    bound = spectral_upper_bounds(np.ascontiguousarray(matrix)[None, None], target)[0]
+    return bool(bound <= target) and Fraction(float(bound)) ** 2 <= Fraction(claim)
+
+
+def _deep(maps: list[Layer], functions: list[str], difference: Float64) -> float:
+    """Theorem 4: h Σ_I (r^(I))² max_n S^(I)_n with the layers' claimed bounds, rounded up."""
+    steep = [Fraction(maps[0].bound)]
+    for layer, function in zip(maps[1:], functions[:-1], strict=True):
+        steep.append(Fraction(ceil_float(SLOPES[function][1] * Fraction(layer.bound) * steep[-1])))
+    paths, total = np.abs(difference) * GROW, Fraction(0)
+    for number in reversed(range(len(maps))):
+        total += BENDS[functions[number]][1] * steep[number] ** 2 * Fraction(float(paths.max()))
+        weight = maps[number].weight
+        if number and weight is not None:
+            rounding = ceil_float(1 + 2 * gamma(2 * len(weight)))
+            paths = (paths @ np.abs(weight)) * rounding * float(SLOPES[functions[number]][1]) * GROW
+    return ceil_float(total)
+
+
+def _norms(x: Float64) -> Float64:
+    """[n, D] -> upper bounds of the norms [n]."""
+    return norm_upper(x, (1,))

@@ -1,0 +1,217 @@
+"""Curvature radii: true for any point and multiplier, and nothing inside them is misclassified."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.certify.curvature_certifier import CurvatureCertifier, CurvatureReference
+from pipeline.certify.curvature_dual import MarginFunction, dual_radius
+from pipeline.certify.methods import check_method, prove_margins
+from pipeline.certify.stages import stages_of
+from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz.curvature_search import algorithm_1
+from pipeline.models import build_model
+from tests.certify.small import exact_layer, fractions, small_network
+
+SIDE, CLASSES = 4, 3
+
+
+def network_of(function: str = "softplus", hidden=(6,), seed: int = 0) -> ExportedNetwork:
+    """A fully connected network steep enough to have boundaries among its inputs."""
+    torch.manual_seed(seed)
+    model = build_model("mlp", CLASSES, SIDE, 1, hidden=list(hidden), activation=function)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.5)
+    return model.export()
+
+
+def certifier_of(network: ExportedNetwork) -> CurvatureCertifier:
+    bounds = [layer.norm_bound() for layer in network.layers]
+    return CurvatureCertifier(network, bounds, prove_margins("curvature", network, bounds))
+
+
+def images_of(network: ExportedNetwork, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 1, SIDE, SIDE), dtype=np.uint8)
+    images = torch.from_numpy(pixels)
+    return images, network.logits(network.trunk(images.double() / 255)).argmax(1)
+
+
+def margin(network: ExportedNetwork, x: torch.Tensor, j: int, i: int) -> torch.Tensor:
+    logits = network.logits(network.trunk(x.view(-1, 1, SIDE, SIDE)))
+    return logits[:, j] - logits[:, i]
+
+
+@pytest.mark.parametrize(
+    ("function", "hidden"), [("softplus", (6,)), ("sigmoid", (6,)), ("tanh", (6, 4))]
+)
+def test_no_attack_succeeds_inside_and_one_does_not_far_outside(function, hidden) -> None:
+    network = network_of(function, hidden)
+    images, labels = images_of(network, 12)
+    certifier = certifier_of(network)
+    verdicts = certifier.certify(images, labels)
+    assert verdicts.correct.all() and (verdicts.radius > 0).mean() > 0.7
+    x0 = images.double().flatten(1) / 255
+    for row in np.flatnonzero(verdicts.radius > 0):
+        j, radius = int(labels[row]), float(verdicts.radius[row])
+        for i in range(CLASSES):
+            if i == j:
+                continue
+            # projected gradient descent of the margin from the centre
+            x = x0[row : row + 1].clone()
+            for _ in range(40):
+                x.requires_grad_()
+                (slope,) = torch.autograd.grad(margin(network, x, j, i).sum(), x)
+                x = x.detach() - 0.3 * radius * slope / slope.norm()
+                away = x - x0[row]
+                x = x0[row] + away * min(1.0, radius / float(away.norm()))
+            assert float(margin(network, x, j, i)) > 0
+    assert (verdicts.binding != labels.numpy()).all()
+
+
+def test_any_point_and_any_multiplier_give_a_true_radius() -> None:
+    """The bound at random x̃ and η is never above the distance of a point that is across."""
+    network = network_of()
+    certifier = certifier_of(network)
+    images, labels = images_of(network, 6)
+    x0 = images.double().flatten(1) / 255
+    j, i = int(labels[0]), (int(labels[0]) + 1) % CLASSES
+    concave = certifier.curvature[j, i]
+    center = x0[:1]
+    across = center.clone()
+    for _ in range(400):  # a point where class i is ahead: its distance is above every true radius
+        across.requires_grad_()
+        value = margin(network, across, j, i)
+        if float(value.detach()) < 0:
+            break
+        (slope,) = torch.autograd.grad(value.sum(), across)
+        across = across.detach() - 0.02 * slope / slope.norm()
+    distance = float((across.detach() - center).norm())
+    assert float(margin(network, across.detach(), j, i)) < 0
+    random = np.random.default_rng(1)
+    count = 200
+    spread = 10.0 ** random.uniform(-6, 0.5, (count, 1))
+    points = center + torch.from_numpy(spread * random.standard_normal((count, SIDE**2)))
+    eta = random.uniform(-0.2, 1.4, count) / concave
+    one, other = torch.full((count,), j), torch.full((count,), i)
+    margins = certifier._exact.evaluate(points, one, other)
+    found = dual_radius(margins, points, center.expand(count, -1), eta, np.full(count, concave))
+    assert (found <= distance).all() and (found[(eta < 0) | (eta * concave >= 1)] == 0).all()
+    best = certifier.radii(center, np.array([j]))[0]
+    assert found.max() > 0 and best <= distance
+
+
+def test_values_and_gradients_are_within_their_errors() -> None:
+    """Against 60 digits: the same network by mpmath, forwards and backwards."""
+    import mpmath
+
+    network = network_of("softplus", (5, 4), seed=3)
+    bounds = [layer.norm_bound() for layer in network.layers]
+    exact = MarginFunction(network, stages_of(network), bounds)
+    x = torch.from_numpy(np.random.default_rng(2).standard_normal((3, SIDE**2)) * 3)
+    first, second = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])
+    found = exact.evaluate(x, first, second)
+    with mpmath.workdps(60):
+        weights = [
+            (mpmath.matrix(layer.weight.tolist()), mpmath.matrix(layer.bias.tolist()))
+            for layer in network.layers
+            if hasattr(layer, "weight")
+        ]
+        for row in range(3):
+            a, slopes = mpmath.matrix(x[row].tolist()), []
+            for weight, bias in weights:
+                z = weight * a + bias
+                a = z.apply(lambda v: mpmath.log1p(mpmath.exp(v)))
+                slopes.append(z.apply(lambda v: 1 / (1 + mpmath.exp(-v))))
+            rows = mpmath.matrix(network.head.weight.tolist())
+            j, i = int(first[row]), int(second[row])
+            v = (rows[j, :] - rows[i, :]).T
+            value = (v.T * a)[0]
+            value += mpmath.mpf(float(network.head.bias[j])) - float(network.head.bias[i])
+            for (weight, _), slope in zip(reversed(weights), reversed(slopes), strict=True):
+                v = weight.T * mpmath.matrix([p * q for p, q in zip(v, slope, strict=True)])
+            assert abs(value - float(found.value[row])) <= found.value_error[row] < 1e-10
+            off = mpmath.norm(v - mpmath.matrix(found.gradient[row].tolist()))
+            assert off <= found.gradient_error[row] < 1e-10
+
+
+def test_the_runner_up_reading_is_never_below_the_certificate() -> None:
+    network = network_of("softplus", (8,), seed=5)
+    images, labels = images_of(network, 40)
+    certifier = certifier_of(network)
+    proved = certifier.certify(images, labels).radius
+    reference = CurvatureReference(network, certifier.curvature)
+    usual = reference.radii(reference.scores(images, labels), 1.0)
+    assert (usual >= proved - 1e-4).all() and (usual > proved + 1e-3).any()
+
+
+def test_a_wrong_label_has_no_radius() -> None:
+    network = network_of()
+    images, labels = images_of(network, 10)
+    verdicts = certifier_of(network).certify(images, (labels + 1) % CLASSES)
+    assert not verdicts.correct.any() and (verdicts.radius == 0).all()
+
+
+def test_networks_that_the_methods_are_not_for_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected one of product, liplt, curvature"):
+        check_method("curved", network_of())
+    with pytest.raises(ValueError, match="minmax"):
+        check_method("liplt", small_network(0))
+    torch.manual_seed(0)
+    relu = build_model("mlp", CLASSES, SIDE, 1, hidden=[4], activation="relu", curvature=False)
+    check_method("liplt", relu.export())
+    with pytest.raises(ValueError, match="softplus, sigmoid or tanh"):
+        check_method("curvature", relu.export())
+
+
+def test_relu_networks_are_evaluated_exactly_within_delta() -> None:
+    """The activation layer in statement R's own recursion, against rational arithmetic."""
+    torch.manual_seed(1)
+    network = build_model(
+        "mlp", CLASSES, SIDE, 1, hidden=[5], activation="relu", curvature=False
+    ).export()
+    image = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE), dtype=np.uint8)
+    flatten, dense, _ = network.layers
+    from fractions import Fraction
+
+    x = np.array([Fraction(int(v), 255) for v in image.ravel()]).reshape(image.shape)
+    hidden = exact_layer(dense, exact_layer(flatten, x))
+    hidden = np.array([max(v, Fraction(0)) for v in hidden])
+    logits = fractions(network.head.weight) @ hidden + fractions(network.head.bias)
+    bounds = [layer.norm_bound() for layer in network.layers]
+    from pipeline.certify.lipschitz_certifier import LipschitzCertifier
+
+    j = int(np.argmax([float(v) for v in logits]))
+    verdicts = LipschitzCertifier(network, bounds).certify(
+        torch.from_numpy(image)[None], torch.tensor([j])
+    )
+    i = int(verdicts.binding[0])
+    gap = abs(Fraction(float(verdicts.margin[0])) - (logits[j] - logits[i]))
+    assert gap <= Fraction(float(verdicts.delta[0]))
+
+
+@pytest.mark.long
+def test_a_batch_is_twenty_times_faster_than_a_loop_over_images() -> None:
+    """The whole certificate, all classes, against Algorithm 1 for one image and class at a time."""
+    torch.manual_seed(0)
+    network = build_model("mlp", 10, 28, 1, hidden=[1024]).export()
+    bounds = [layer.norm_bound() for layer in network.layers]
+    curvature = np.full((10, 10), 0.5)  # the claim does not matter here
+    certifier = CurvatureCertifier(network, bounds, curvature)
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.integers(0, 256, (64, 1, 28, 28), dtype=np.uint8))
+    labels = network.logits(network.trunk(images.double() / 255)).argmax(1)
+    certifier.certify(images[:4], labels[:4])  # what the first call costs once
+    began = time.perf_counter()
+    certifier.certify(images, labels)
+    batched = (time.perf_counter() - began) / len(images)
+    x0, side = images[:1].float().flatten(1) / 255, torch.tensor([0.5])
+    began = time.perf_counter()
+    for other in range(10):
+        if other != int(labels[0]):
+            algorithm_1(certifier._fast.margin(labels[:1], torch.tensor([other])), x0, side, side)
+    loop = time.perf_counter() - began
+    print(f"{1 / batched:.1f} and {1 / loop:.2f} images a second: {loop / batched:.0f} times")
+    assert loop > 20 * batched

@@ -1,0 +1,180 @@
+"""Certificates by LipLT and by curvature: true ones verify, altered ones do not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.certify import certify, certify_again, read_certificate
+from pipeline.layers.activation import ExportedActivation
+from pipeline.layers.conv2d import ExportedConv2d
+from pipeline.layers.dense import ExportedDense
+from pipeline.layers.flatten import ExportedFlatten
+from pipeline.layers.head import ExportedHead
+from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz import liplt_bound
+from pipeline.verify import liplt, verify_certificate
+from tests.verify.test_certified import HashedLoader
+
+EPSILONS = ["0.05", "36/255"]
+CLASSES = 3
+
+
+def network_of(method: str, function: str, seed: int = 0) -> ExportedNetwork:
+    """A strided convolution too where the method takes one; steep enough for misclassification."""
+    random = np.random.default_rng(seed)
+    scale = 0.7 if (method, function) == ("curvature", "tanh") else 1.8  # Theorem 4 is loose
+
+    def draw(*shape: int) -> np.ndarray:
+        values = scale * random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        return values.astype(np.float32)
+
+    shape, layers = (1, 5, 5), []
+    if method == "liplt":
+        layers += [
+            ExportedConv2d("conv", shape, draw(3, 1, 4, 4), draw(3) / 9, stride=2, padding=1),
+            ExportedActivation("conv_act", (3, 2, 2), function),
+        ]
+        shape = (3, 2, 2)
+    layers.append(ExportedFlatten("flatten", shape))
+    features = int(np.prod(shape))
+    for number, width in enumerate([8, 6]):
+        layers += [
+            ExportedDense(f"dense{number}", (features,), draw(width, features), draw(width) / 9),
+            ExportedActivation(f"dense{number}_act", (width,), function),
+        ]
+        features = width
+        if method == "curvature" and function == "softplus":
+            break  # two layers, Theorem 3
+    head = ExportedHead(draw(CLASSES, features), draw(CLASSES) / 9)
+    return ExportedNetwork(tuple(layers), head, (1, 5, 5))
+
+
+def certified(folder: Path, method: str, function: str) -> Path:
+    """Certify random images, nine of ten rightly labelled; the images beside them."""
+    random = np.random.default_rng(1)
+    network = network_of(method, function)
+    images = random.integers(0, 256, (60, 1, 5, 5), dtype=np.uint8)
+    logits = network.logits(network.trunk(torch.from_numpy(images).double() / 255))
+    labels = np.where(random.random(60) < 0.9, logits.argmax(1).numpy(), 0)
+    loader = HashedLoader(images, labels, CLASSES)
+    certify(network, loader, EPSILONS, folder / "certificate", method=method)
+    np.savez(folder / "data.npz", image=images.transpose(0, 2, 3, 1), label=labels)
+    return folder
+
+
+CASES = [
+    ("liplt", "relu"),
+    ("liplt", "leaky_relu"),
+    ("liplt", "sigmoid"),
+    ("curvature", "softplus"),
+    ("curvature", "tanh"),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
+def true(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certified(tmp_path_factory.mktemp("-".join(request.param)), *request.param)
+
+
+def test_a_true_certificate_verifies(true: Path, tmp_path: Path) -> None:
+    verdict = verify_certificate(true / "certificate", true / "data.npz")
+    assert verdict.verified, verdict
+    certificate = read_certificate(true / "certificate")
+    assert certificate.vra["0.05"] > 0
+    again = certify_again(true / "certificate", tmp_path / "again", f"npz:{true / 'data.npz'}")
+    assert again.margins == certificate.margins
+
+
+def altered(folder: Path, true: Path, alter: Callable[[dict, list[list[str]]], None]) -> str:
+    """The refusal of a certificate that `alter` changed, with totals and hashes made to fit."""
+    directory = folder / "certificate"
+    shutil.copytree(true / "certificate", directory)
+    tree = json.loads((directory / "certificate.json").read_text())
+    lines = (directory / "images.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines[1:]]
+    alter(tree, rows)
+    for text in EPSILONS:
+        from fractions import Fraction
+
+        above = [Fraction(float(row[3])) > Fraction(text) for row in rows]
+        tree["vra"][text] = sum(above) / len(rows)
+    table = "\n".join([lines[0], *("\t".join(row) for row in rows)]) + "\n"
+    (directory / "images.tsv").write_text(table)
+    tree["files"]["images.tsv"] = hashlib.sha256(table.encode()).hexdigest()
+    (directory / "certificate.json").write_text(json.dumps(tree))
+    verdict = verify_certificate(directory, true / "data.npz")
+    assert verdict.refusal is not None, verdict
+    return verdict.refusal
+
+
+def best_row(rows: list[list[str]]) -> list[str]:
+    return max(rows, key=lambda row: float(row[3]))
+
+
+def test_an_inflated_radius_is_refused(true: Path, tmp_path: Path) -> None:
+    def inflate(tree: dict, rows: list[list[str]]) -> None:
+        row = best_row(rows)
+        row[3] = f"{float(row[3]) * (1 + 1e-4):.17g}"
+
+    assert "radius" in altered(tmp_path, true, inflate)
+
+
+def test_a_claim_that_is_too_low_is_refused(true: Path, tmp_path: Path) -> None:
+    def lower(tree: dict, rows: list[list[str]]) -> None:
+        if tree["margins"]["method"] == "liplt":
+            tree["margins"]["products"][-1]["bound"] *= 1 - 1e-5
+        else:
+            tree["margins"]["curvature"][0][1] *= 1 - 1e-5
+
+    assert "cannot be proved" in altered(tmp_path, true, lower)
+
+
+def test_a_margin_constant_below_the_proved_one_is_refused(true: Path, tmp_path: Path) -> None:
+    """With a radius that follows from it: only the constant itself is wrong."""
+
+    def lower(tree: dict, rows: list[list[str]]) -> None:
+        row = best_row(rows)
+        lipschitz = float(row[8]) * (1 - 1e-5)
+        room = np.nextafter(float(row[7]) - float(row[9]), -np.inf)
+        row[8] = f"{lipschitz:.17g}"
+        if tree["margins"]["method"] == "liplt":
+            row[3] = f"{np.nextafter(room / lipschitz, -np.inf):.17g}"
+
+    assert "has the constant" in altered(tmp_path, true, lower)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda margins: margins.update(method="faith"), "unknown"),
+        (lambda margins: margins.update(more=1), "more"),
+        (lambda margins: margins.pop("products", margins.pop("curvature", 0)), "products"),
+    ],
+)
+def test_margins_that_are_not_understood_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, change, sentence: str
+) -> None:
+    true = certified(tmp_path_factory.mktemp("liplt"), "liplt", "relu")
+    refusal = altered(tmp_path, true, lambda tree, rows: change(tree["margins"]))
+    assert sentence in refusal
+
+
+def test_split_products_and_tori_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where matrices are too large, both programs fall back, and the claims still fit."""
+    monkeypatch.setattr(liplt_bound, "MOST_ROWS", 4)
+    monkeypatch.setattr(liplt, "MOST_ROWS", 4)
+    true = certified(tmp_path, "liplt", "relu")
+    methods = {p["method"] for p in read_certificate(true / "certificate").margins["products"]}
+    assert "split" in methods
+    verdict = verify_certificate(true / "certificate", true / "data.npz")
+    assert verdict.verified, verdict
