@@ -90,7 +90,7 @@ def conv2d_norm_bound(
         "twist": ["1/2" if half else "0" for half in torus.halves],
         "blocks": len(torus),
     }
-    return published("torus", _prove(torus, q), torus.error, exponent, evidence)
+    return published("torus", prove_blocks(torus, q), torus.error, exponent, evidence)
 
 
 def geometry(
@@ -132,7 +132,7 @@ def _candidates(taps: Float64, least: tuple[int, int]) -> list[TorusBlocks]:
     ]
 
 
-def _prove(torus: TorusBlocks, q: float | None) -> SpectralBound:
+def prove_blocks(torus: TorusBlocks, q: float | None) -> SpectralBound:
     """The largest norm of all (computed) blocks of a torus."""
     bounds = map_in_order(lambda which: spectral_upper(torus.parts(which), q), _chunks(torus))
     worst = max(bounds, key=lambda bound: bound.value)
