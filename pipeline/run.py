@@ -156,7 +156,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             say(f"trained {total_steps} steps: {account.sentence()}")
         if config.certification.at_end:
             with engine.whole_model():
-                network = model.export()
+                network = model.export(world)
             epsilons = config.certification.epsilons
             certify(
                 network,
@@ -207,7 +207,7 @@ def certify_run(
     try:
         with stop_requests() as stop:
             return certify(
-                model,
+                model.export(world),
                 loader,
                 epsilons or config.certification.epsilons,
                 out or directory / "certificate",
