@@ -95,6 +95,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
                 _check_data(config, key, info)
         plan = Plan(
             epochs=training.epochs,
+            steps=training.steps,
             batch_size=training.batch_size,
             accumulation=training.accumulation,
             learning_rate=learning_rate_of(config, loader.steps_per_epoch),
@@ -108,7 +109,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
 
         engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
-        total_steps = training.epochs * loader.steps_per_epoch
+        total_steps = training.total_steps(loader.steps_per_epoch)
         samples = [SampleLog(directory)] if training.log_samples else []
         telemetry = Telemetry(directory, model.norm_names, training.log_every)
         checkpointing = Checkpointing(
@@ -155,7 +156,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             say(f"trained {total_steps} steps: {account.sentence()}")
         if config.certification.at_end:
             with engine.whole_model():
-                network = model.export()
+                network = model.export(world)
             epsilons = config.certification.epsilons
             certify(
                 network,
@@ -206,7 +207,7 @@ def certify_run(
     try:
         with stop_requests() as stop:
             return certify(
-                model,
+                model.export(world),
                 loader,
                 epsilons or config.certification.epsilons,
                 out or directory / "certificate",

@@ -30,6 +30,7 @@ from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper, d
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
 from pipeline.lipschitz.dense import dense_norm_bound
+from pipeline.lipschitz.proofs import proved_once
 from pipeline.lipschitz.rounding import add_up, down, mul_up, silent, up
 
 TINY = 2.0**-900
@@ -215,7 +216,12 @@ def potential_lipschitz(step: float, norm: float) -> float:
 
 
 def weight_norm(weight: np.ndarray, input_shape: tuple[int, ...]) -> NormBound:
-    """Proved bound of ‖W‖ at this input size."""
-    if weight.ndim == 2:
-        return dense_norm_bound(weight)
-    return conv2d_norm_bound(weight, (input_shape[1], input_shape[2]), 1, weight.shape[-1] // 2)
+    """Proved bound of ‖W‖ at this input size; in an export, of one rank for all."""
+
+    def prove() -> NormBound:
+        if weight.ndim == 2:
+            return dense_norm_bound(weight)
+        size = (input_shape[1], input_shape[2])
+        return conv2d_norm_bound(weight, size, 1, weight.shape[-1] // 2)
+
+    return proved_once(weight, input_shape, prove)

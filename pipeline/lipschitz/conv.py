@@ -90,7 +90,7 @@ def conv2d_norm_bound(
     torus, q = tori[0], None
     if not torus.is_exact:
         torus, q = _most_promising(tori) if device is None else most_promising_on(tori, device)
-    proof = _prove(torus, q) if device is None else prove_torus_on(torus, q, device)
+    proof = prove_blocks(torus, q) if device is None else prove_torus_on(torus, q, device)
     evidence: dict[str, Any] = {
         "torus": list(torus.sizes),
         "twist": ["1/2" if half else "0" for half in torus.halves],
@@ -138,7 +138,7 @@ def _candidates(taps: Float64, least: tuple[int, int]) -> list[TorusBlocks]:
     ]
 
 
-def _prove(torus: TorusBlocks, q: float | None) -> SpectralBound:
+def prove_blocks(torus: TorusBlocks, q: float | None) -> SpectralBound:
     """The largest norm of all (computed) blocks of a torus."""
     bounds = map_in_order(lambda which: spectral_upper(torus.parts(which), q), _chunks(torus))
     worst = max(bounds, key=lambda bound: bound.value)

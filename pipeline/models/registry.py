@@ -35,7 +35,7 @@ for _depth in (6, 12, 18):
 for _block in TRANSFORMERS:
     _MODELS.add(f"transformer_{_block}", partial(liresnet, depth=12, width=256, block=_block))
 # LiResNet's skeleton with the layers of others.
-for _block in ("aol", "bcop", "soc", "cpl", "sll"):
+for _block in ("aol", "bcop", "soc", "lot", "cayley", "cpl", "sll"):
     _MODELS.add(f"{_block}_net", partial(liresnet, block=_block))
 _MODELS.add("cpl", cpl)
 # Table 1 of the CPL paper.

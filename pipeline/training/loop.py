@@ -44,6 +44,8 @@ class Plan:
     epsilon: Callable[[int], float]
     """Training ε of a step, counted from 0."""
     clip_norm: float | None = None
+    steps: int = 0
+    """Length in steps, which may end within an epoch; 0 for `epochs`."""
     max_steps: int | None = None
     """Leave after this many steps of the run; the schedules are those of the whole run."""
 
@@ -93,7 +95,7 @@ class Loop:
         self.plan = plan
         self.callbacks = list(callbacks)
         self.wants_to_stop = wants_to_stop
-        self.total_steps = plan.epochs * loader.steps_per_epoch
+        self.total_steps = plan.steps or plan.epochs * loader.steps_per_epoch
 
     def run(self, step: int = 0) -> int:
         """Train on after `step` finished steps.
@@ -127,7 +129,7 @@ class Loop:
                     callback.on_step_end(record)
                 if leaves:
                     break
-            if step % self.loader.steps_per_epoch == 0:
+            if record.ends_epoch:
                 ended = EpochRecord(step, epoch, last=step == self.total_steps)
                 for callback in self.callbacks:
                     callback.on_epoch_end(ended)
@@ -193,7 +195,7 @@ class Loop:
             lipschitz=lipschitz,
             layer_lipschitz=numbers[len(sums) + 2 :].tolist(),
             gradient_norm=norm,
-            ends_epoch=done % self.loader.steps_per_epoch == 0,
+            ends_epoch=done % self.loader.steps_per_epoch == 0 or done == self.total_steps,
             leaves=stops > 0 or done in (self.total_steps, plan.max_steps),
             busy=int(busy),
             due=due > 0,

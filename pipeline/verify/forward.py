@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.verify.circular import repeated
 from pipeline.verify.elementary import activate
+from pipeline.verify.implicit import evaluate_implicit
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
@@ -93,6 +95,8 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     """[B, *input_shape] -> [B, *output_shape]."""
     if layer.kind == "shift":
         return x - layer.center
+    if layer.kind == "scale":
+        return x * layer.factor
     if layer.kind == "activation":
         return activate(layer.function, x)
     moved = evaluate_shape(layer.kind, layer.size, x)
@@ -107,8 +111,16 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     if layer.kind == "skew_exponential":
         plain = replace(layer, bias=np.zeros_like(layer.bias))
         return evaluate_skew(layer, x, lambda term: _convolve(plain, term))
-    product = _convolve(layer, x) if layer.axes is not None else x @ layer.weight.T + layer.bias
+    if layer.kind == "implicit_potential":
+        return evaluate_implicit(layer, x, lambda y: _affine(layer, y))
+    product = _affine(layer, repeated(layer, x) if layer.kind == "circular_conv2d" else x)
     return evaluate_potential(layer, x, product) if layer.kind == "convex_potential" else product
+
+
+def _affine(layer: Layer, x: Float64) -> Float64:
+    """Wx + b."""
+    assert layer.weight is not None and layer.bias is not None
+    return _convolve(layer, x) if layer.axes is not None else x @ layer.weight.T + layer.bias
 
 
 def _convolve(layer: Layer, x: Float64) -> Float64:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.verify.elementary import ERROR_UNITS, SLOPES
+from pipeline.verify.implicit import implicit_error
 from pipeline.verify.layers import Layer
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.potential import potential_error
@@ -63,6 +64,8 @@ class LayerError:
         if layer.kind == "shift":
             fan_in, abs_norm = 1, 1.0
             bias_norm = abs(layer.center) * math.sqrt(math.prod(layer.input_shape)) * GROW
+        elif layer.kind == "scale":
+            fan_in, abs_norm, bias_norm = 1, abs(layer.factor), 0.0
         elif layer.kind == "activation":
             if layer.function == "relu":
                 return None
@@ -76,6 +79,8 @@ class LayerError:
             if layer.kind == "convex_potential":
                 inner = _through(max(1.0, abs_norm), abs_norm, bias_norm)
                 fan_in, abs_norm, bias_norm = potential_error(layer, abs_norm, bias_norm)
+            elif layer.kind == "implicit_potential":
+                (fan_in, abs_norm, bias_norm), inner = implicit_error(layer, abs_norm, bias_norm)
             elif layer.kind == "skew_exponential":
                 fan_in, abs_norm, bias_norm = skew_error(layer, abs_norm, bias_norm)
                 inner = layer.size * abs_norm * GROW, 0.0  # each product is divided afterwards
