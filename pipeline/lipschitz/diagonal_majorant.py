@@ -56,7 +56,7 @@ def majorant(outer: Inexact, choice: str, scales: Float64 | None = None) -> Floa
     if choice == "AOL":
         return up(sum_upper(gram, axis=1) + error)
     lengths = np.linalg.norm(outer.matrix, axis=0)
-    q = np.maximum(lengths, 1e-9 * max(lengths.max(), 1e-300)) if scales is None else scales
+    q = np.maximum(lengths, 1e-9 * (lengths.max() or 1.0)) if scales is None else scales
     return up(mul_up(sum_upper(mul_up(gram, q[None, :]), axis=1), up(up(1.0 / q))) + error)
 
 

@@ -23,12 +23,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.diagonal_majorant import inner_norm, majorant
 from pipeline.lipschitz.exact_map import ExactMap, explicit_product
 from pipeline.lipschitz.inexact import Inexact
 from pipeline.lipschitz.pairwise import pairwise_distance_upper
-from pipeline.lipschitz.rounding import Float64, add_up, mul_up, sqrt_upper, up
+from pipeline.lipschitz.rounding import Float64, add_up, mul_up, up
 from pipeline.lipschitz.slopes import Slopes
 
 MOST = 1 << 25
@@ -99,7 +98,7 @@ def residual_liplt_bound(
         for j, norm in enumerate(norms):
             term = mul_up(norm.value, constants[j])
             if j == 0:
-                term = min(term, _theorem_2(behind[-1], stages[0].inner, norm))
+                term = min(term, _theorem_2(behind[-1], stages[0].inner))
             total = add_up(total, mul_up(slopes[j].spread, term))
         constants.append(total)
     distances, lengths = _head(pairs, looped, rows)
@@ -124,9 +123,8 @@ def layer_bound(stage: ResidualStage, slope: Slopes) -> tuple[float, str]:
     return add_up(first, mul_up(slope.spread, found[best])), best
 
 
-def _theorem_2(product: Inexact, inner: ExactMap, norm: NormBound) -> float:
-    """The least ‖T^½ W_0‖ over AOL and SLL; SN is what `norm` gives already."""
-    del norm
+def _theorem_2(product: Inexact, inner: ExactMap) -> float:
+    """The least ‖T^½ W_0‖ over AOL and SLL; SN is ‖product‖·‖W_0‖."""
     weight = _weight(inner)
     return min(inner_norm(weight, majorant(product, choice)) for choice in ("AOL", "SLL"))
 
@@ -191,8 +189,3 @@ def _identity(size: int) -> Inexact:
 def _weight(linear: ExactMap) -> Float64:
     """The matrix of one map, whose entries are float32 numbers."""
     return np.asarray(_explicit(linear).matrix)
-
-
-def spread_of_squares(diagonal: Float64) -> float:
-    """The largest √T_ii, rounded up."""
-    return float(sqrt_upper(float(diagonal.max())))
