@@ -15,6 +15,7 @@ from torch import Tensor
 
 # Importing a layer's file registers its exported kind.
 from pipeline.layers import activation, conv2d, dense, flatten, minmax, shift  # noqa: F401
+from pipeline.layers import slope_residual as _slope_residual  # noqa: F401
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.layers.head import ExportedHead
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.models.liresnet import liresnet
 from pipeline.models.network import LipschitzNetwork
+from pipeline.models.slope_resnet import slope_resnet
 from pipeline.models.small_networks import convnet, mlp
 from pipeline.registry import Registry
 
@@ -21,6 +22,7 @@ _MODELS.add("liresnet_l12w588", partial(liresnet, depth=12, width=588))
 # The smaller networks of CRM (plan 4c3f, 6c2f, 8c2f) and CRC.
 _MODELS.add("convnet", convnet)
 _MODELS.add("mlp", mlp)
+_MODELS.add("slope_resnet", slope_resnet)
 
 
 def list_models() -> list[str]:

@@ -11,7 +11,7 @@ matrix S and any positive vector v, ‖S‖² ≤ max_i (SᵀS v)_i / v_i.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pipeline.verify.elementary import ERROR_UNITS, SLOPES, activate
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
+from pipeline.verify.slope_residual import evaluate_slope_residual, slope_residual_error
 from pipeline.verify.torus import polyphase
 
 UNIT = 2.0**-53
@@ -52,6 +53,12 @@ class LayerError:
             # |φ(x)| ≤ β|x| + |φ(0)|, |φ(0)| ≤ ln 2, and 1 where |φ| is less
             largest = 1 + AT_ZERO.get(layer.function, 0.0)
             bias_norm = math.sqrt(math.prod(layer.input_shape)) * largest * GROW
+        elif layer.outer is not None:
+            outer = abs_norm_upper(replace(layer, weight=layer.outer))
+            at_zero = AT_ZERO.get(layer.function, 0.0)
+            fan_in, abs_norm, bias_norm = slope_residual_error(
+                layer, abs_norm_upper(layer), outer, at_zero
+            )
         elif layer.weight is not None and layer.bias is not None:
             fan_in, abs_norm = layer.weight[0].size, abs_norm_upper(layer)
             bias_norm = float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
@@ -99,6 +106,8 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
         return x.reshape(len(x), -1)
     if layer.kind == "activation":
         return activate(layer.function, x)
+    if layer.outer is not None:
+        return evaluate_slope_residual(layer, x)
     if layer.kind == "minmax":
         half = x.shape[1] // 2
         pair = x[:, :half], x[:, half:]

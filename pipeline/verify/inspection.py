@@ -34,6 +34,7 @@ from pipeline.verify.network import Network, read_network
 from pipeline.verify.norms import Proof, prove_convolution, prove_dense
 from pipeline.verify.refusal import Refusal, quote, require
 from pipeline.verify.rows import Row, check_row, read_rows
+from pipeline.verify.slope_residual import prove_slope_residual
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import read_tensors
 from pipeline.verify.totals import check_totals
@@ -245,6 +246,8 @@ class Inspection:
         if layer.kind == "activation":
             most = SLOPES[layer.function][1]
             return Proof(float(most), Fraction(layer.bound) >= most, "its steepest slope")
+        if layer.outer is not None:
+            return prove_slope_residual(layer)
         if layer.weight is None:
             return Proof(1.0, layer.bound >= 1, "its constant is 1")
         if layer.axes is None:

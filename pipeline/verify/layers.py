@@ -47,6 +47,8 @@ class Layer:
     """Geometry of a convolution."""
     function: str = ""
     """Of an activation."""
+    outer: Float64 | None = None
+    """G [D, h] of a slope residual."""
     hint: Torus | None = None
     """The torus that the certificate names for its proof; not trusted."""
 
@@ -93,6 +95,8 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         function = attributes.text("function")
         require(function in SLOPES, f"{record.where} has the unknown activation {quote(function)}")
         return Layer(name, kind, shape, shape, bound, function=function)
+    if kind == "slope_residual":
+        return _read_slope_residual(name, shape, bound, attributes, store)
     attributes.only(set())
     if kind == "minmax":
         require(shape[0] % 2 == 0, f"{record.where} pairs an odd number of channels")
@@ -100,6 +104,26 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
     if kind == "flatten":
         return Layer(name, kind, shape, (math.prod(shape),), bound)
     raise Refusal(f"{record.where} is of the unknown kind {quote(kind)}")
+
+
+def _read_slope_residual(
+    name: str, shape: tuple[int, ...], bound: float, attributes: Record, store: TensorStore
+) -> Layer:
+    """X + G·φ(Wx + b)."""
+    attributes.only({"function"})
+    function = attributes.text("function")
+    require(function in SLOPES, f"layer {quote(name)}: unknown activation {quote(function)}")
+    weight, bias = store.take(f"{name}.weight", 2), store.take(f"{name}.bias", 1)
+    outer = store.take(f"{name}.outer", 2)
+    require(
+        shape == weight.shape[1:]
+        and bias.shape == weight.shape[:1]
+        and outer.shape == weight.shape[::-1],
+        f"layer {quote(name)}: input {list(shape)}, weight {list(weight.shape)}, bias "
+        f"{list(bias.shape)} and outer weight {list(outer.shape)} do not fit",
+    )
+    kind = "slope_residual"
+    return Layer(name, kind, shape, shape, bound, weight, bias, function=function, outer=outer)
 
 
 def _read_convolution(
