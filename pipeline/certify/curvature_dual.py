@@ -168,6 +168,13 @@ def dual_value(
     return np.where(good, value, 0.0)
 
 
+def dual_radius(
+    margins: Margins, x: Tensor, center: Tensor, eta: Float64, concave: Float64
+) -> Float64:
+    """√(2d) about x̂0, rounded down: [n]; 0 where nothing is proved. Arguments of `dual_value`."""
+    return exact_radius(dual_value(margins, x, center, eta, concave))
+
+
 def exact_radius(value: Float64) -> Float64:
     """√(2d) about x̂0, rounded down: [n] -> [n]."""
     return np.asarray(np.sqrt(2 * value) * (1 - ROOM))

@@ -22,8 +22,10 @@ from pipeline.certify.blocks import WholeSetPass
 from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.bounds import estimate_norms, prove_bounds
 from pipeline.certify.certificate import Certificate, read_certificate
+from pipeline.certify.liplt_products import prove_products
 from pipeline.certify.lipschitz_certifier import exported
 from pipeline.certify.methods import (
+    LIPLT,
     PRODUCT,
     build_certifier,
     build_reference,
@@ -116,13 +118,13 @@ def certify(
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
         return already
     _together(lambda: check_matrix_product(device))
-    proved = BoundStore(
-        out_dir / "bounds", _digest([weights_sha256, _versions(), network.records(), tight])
-    )
+    key = _digest([weights_sha256, _versions(), network.records(), tight])
+    proved, kept = (BoundStore(out_dir / folder, key) for folder in ("bounds", "products"))
     with proofs_on(device if device.type == "cuda" else None):
         bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
     estimates = estimate_norms(network, world, leave_if_asked)
-    claims = _on_main(world, lambda: prove_margins(method, network, bounds))
+    products = prove_products(network, world, leave_if_asked, kept) if method == LIPLT else None
+    claims = _on_main(world, lambda: prove_margins(method, network, bounds, products))
     certifier = build_certifier(method, network, bounds, claims, device)
     bounded = time.perf_counter()
     section, tree = describe_model(model, config)
@@ -152,6 +154,7 @@ def certify(
     )
     if world.is_main:
         proved.clear()
+        kept.clear()
     say(f"{text_table(certificate)}\nreport: {out_dir / 'report.html'}")
     return certificate
 

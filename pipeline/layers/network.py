@@ -30,6 +30,7 @@ from pipeline.layers import (  # noqa: F401
     scale,
     shift,
     skew,
+    slope_residual,
 )
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.layers.head import ExportedHead

@@ -10,6 +10,7 @@ from pipeline.models.blocks import TRANSFORMERS
 from pipeline.models.cpl import cpl
 from pipeline.models.liresnet import liresnet
 from pipeline.models.network import LipschitzNetwork
+from pipeline.models.slope_resnet import slope_resnet
 from pipeline.models.small_networks import cnn, mlp
 from pipeline.registry import Registry
 
@@ -59,6 +60,7 @@ for _name, _sizes in (
 # The smaller networks of CRM (plan 4c3f, 6c2f, 8c2f) and CRC.
 _MODELS.add("cnn", cnn)
 _MODELS.add("mlp", mlp)
+_MODELS.add("slope_resnet", slope_resnet)
 
 
 def list_models(pattern: str = "*") -> list[str]:

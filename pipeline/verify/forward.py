@@ -22,6 +22,7 @@ from pipeline.verify.potential import evaluate_potential
 from pipeline.verify.rounding import LARGEST, SLACK, UNDERFLOW, UNIT, LayerError
 from pipeline.verify.shapes import evaluate as evaluate_shape
 from pipeline.verify.skew import evaluate_skew
+from pipeline.verify.slope_residual import evaluate_slope_residual
 
 WINDOW_BYTES = 128 * 2**20
 """Memory for the gathered windows of one slice of images."""
@@ -99,6 +100,8 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
         return x * layer.factor
     if layer.kind == "activation":
         return activate(layer.function, x)
+    if layer.outer is not None:
+        return evaluate_slope_residual(layer, x)
     moved = evaluate_shape(layer.kind, layer.size, x)
     if moved is not None:
         return moved

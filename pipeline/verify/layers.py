@@ -43,6 +43,8 @@ class Layer:
     """Geometry of a convolution."""
     function: str = ""
     """Of an activation."""
+    outer: Float64 | None = None
+    """G [D, h] of a slope residual."""
     hint: Torus | None = None
     """The torus that the certificate names for its proof; not trusted."""
 

@@ -12,6 +12,7 @@ from pipeline.verify.norms import Advance, Proof, prove_convolution, prove_dense
 from pipeline.verify.potential import prove_potential
 from pipeline.verify.residual import prove_residual
 from pipeline.verify.skew import prove_skew
+from pipeline.verify.slope_residual import prove_slope_residual
 
 OF_KIND = {
     "convex_potential": prove_potential,
@@ -36,6 +37,8 @@ def prove_layer(layer: Layer, advance: Advance) -> Proof:
     if layer.kind == "scale":
         size = abs(layer.factor)
         return Proof(size, layer.bound >= size, "its factor")
+    if layer.outer is not None:
+        return prove_slope_residual(layer)
     if layer.weight is None:
         return Proof(1.0, layer.bound >= 1, "its constant is 1")
     if layer.kind in OF_KIND:

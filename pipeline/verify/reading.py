@@ -67,6 +67,8 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
         function = attributes.text("function")
         require(function in SLOPES, f"{record.where} has the unknown activation {quote(function)}")
         return Layer(name, kind, shape, shape, bound, function=function)
+    if kind == "slope_residual":
+        return _read_slope_residual(name, shape, bound, attributes, store)
     if kind == "skew_exponential":
         attributes.only({"terms"})
         terms = attributes.count("terms", 1, MOST_TERMS)
@@ -89,6 +91,26 @@ def read_layer(record: Record, store: TensorStore) -> Layer:
     output = output_shape(kind, shape, size, record.where)
     require(math.prod(output) <= LARGEST_LAYER, f"{record.where} makes outputs that are too large")
     return Layer(name, kind, shape, output, bound, size=size)
+
+
+def _read_slope_residual(
+    name: str, shape: tuple[int, ...], bound: float, attributes: Record, store: TensorStore
+) -> Layer:
+    """X + G·φ(Wx + b)."""
+    attributes.only({"function"})
+    function = attributes.text("function")
+    require(function in SLOPES, f"layer {quote(name)}: unknown activation {quote(function)}")
+    weight, bias = store.take(f"{name}.weight", 2), store.take(f"{name}.bias", 1)
+    outer = store.take(f"{name}.outer", 2)
+    require(
+        shape == weight.shape[1:]
+        and bias.shape == weight.shape[:1]
+        and outer.shape == weight.shape[::-1],
+        f"layer {quote(name)}: input {list(shape)}, weight {list(weight.shape)}, bias "
+        f"{list(bias.shape)} and outer weight {list(outer.shape)} do not fit",
+    )
+    kind = "slope_residual"
+    return Layer(name, kind, shape, shape, bound, weight, bias, function=function, outer=outer)
 
 
 def _read_residual(

@@ -16,7 +16,7 @@ that are far larger than its outputs; their size has its own constants, `inner_n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.potential import potential_error
 from pipeline.verify.residual import residual_error
 from pipeline.verify.skew import skew_error
+from pipeline.verify.slope_residual import slope_residual_error
 from pipeline.verify.torus import polyphase
 
 UNIT = 2.0**-53
@@ -73,6 +74,11 @@ class LayerError:
             # |φ(x)| ≤ β|x| + |φ(0)|, |φ(0)| ≤ ln 2, and 1 where |φ| is less
             largest = 1 + AT_ZERO.get(layer.function, 0.0)
             bias_norm = math.sqrt(math.prod(layer.input_shape)) * largest * GROW
+        elif layer.outer is not None:
+            outer, first = abs_norm_upper(replace(layer, weight=layer.outer)), abs_norm_upper(layer)
+            at_zero = AT_ZERO.get(layer.function, 0.0)
+            inner = _through(max(1.0, outer), first, bias_norm_upper(layer) + at_zero)
+            fan_in, abs_norm, bias_norm = slope_residual_error(layer, first, outer, at_zero)
         elif layer.weight is not None and layer.bias is not None:
             fan_in, abs_norm = layer.weight[0].size, abs_norm_upper(layer)
             bias_norm = bias_norm_upper(layer)
