@@ -168,8 +168,8 @@ def _refuse_real_data(files: Sequence[str], data: DataConfig) -> None:
         ):
             if spec is not None and marks & _marks(spec, split):
                 raise ValueError(
-                    f"{KEY} {file} is the set of {key} {spec}, not generated images: name those, or "
-                    "leave data.generated out"
+                    f"{KEY} {file} is the set of {key} {spec}, not generated images: name those, "
+                    "or leave data.generated out"
                 )
 
 
