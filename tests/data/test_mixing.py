@@ -1,7 +1,6 @@
 """Mixed batches: what is in them, against the two sets read alone, on both backends."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from pipeline.distributed import World
 from pipeline.types import Batch
 from tests.data import betons
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 ALONE = World(rank=0, size=1, local_rank=0)
 REAL, GENERATED = 70, 26
 
