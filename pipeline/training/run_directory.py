@@ -127,8 +127,10 @@ def refuse_other_run(config: RunConfig, directory: Path) -> None:
     path = directory / "config.yaml"
     if not path.exists() or not any(directory.glob("checkpoints/step_*")):
         return  # a start that never reached a checkpoint binds nobody
-    recorded = configs.load(path)
-    difference = configs.first_difference(recorded, config, MAY_CHANGE)
+    recorded, generated = configs.load(path), config.data.generated
+    known = generated is not None and generated.sha256 is not None
+    may_change = MAY_CHANGE if known else MAY_CHANGE | FOUND
+    difference = configs.first_difference(recorded, config, may_change)
     if difference and difference.startswith("data.generated.sha256"):
         assert recorded.data.generated is not None
         raise ValueError(
