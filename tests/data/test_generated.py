@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config import DataConfig, GeneratedConfig, parse
 from pipeline.data.base import TrainLoader
+from pipeline.data.betons.format import read_beton
 from pipeline.data.betons.storage import storage_of
 from pipeline.data.betons.write import write_beton
 from pipeline.data.generated import open_generated
@@ -180,7 +181,7 @@ def test_the_sha256_is_of_the_content_with_or_without_a_card(tmp_path: Path) -> 
     card.rename(tmp_path / "card.json")
     assert sha256(path) == first
     with Path(path).open("r+b") as file:  # one pixel; the card tells nothing of it any more
-        file.seek(-700 - 12 * 24, 2)
+        file.seek(int(read_beton(Path(path))._places[5]))
         byte = file.read(1)[0]
         file.seek(-1, 1)
         file.write(bytes([byte ^ 1]))

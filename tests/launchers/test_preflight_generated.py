@@ -42,7 +42,7 @@ def test_generated_images_that_fit_pass(tmp_path: Path) -> None:
         ("x.beton", [], "x.beton does not exist"),
         ("npz:x.npz", [], "data.generated.path npz:x.npz: there is no x.npz"),
         ("nine.beton", [], "has labels up to 8, and data.train digits 10 classes, 0 to 9"),
-        ("g.beton", ["--cluster.tasks_per_node", "3"], "1 x (1 + 1) = 6: take 60 or 66"),
+        ("g.beton", ["--cluster.tasks_per_node", "3"], "3 x 1 x 2 = 6: take 60 or 66"),
         ("g.beton", ["--data.generated.ratio", "1:3", "--training.accumulation", "32"], "take 128"),
         ("g.beton", ["--data.generated.sha256", "ab"], "sha256 is ab: it is another"),
         ("g.beton", ["--data.generated.part", "x"], "unknown key 'data.generated.part'"),
