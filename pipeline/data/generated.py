@@ -160,7 +160,14 @@ def _difference(generated: Sequence[str], real: Sequence[str], spec: str) -> str
 
 def _refuse_real_data(files: Sequence[str], data: DataConfig) -> None:
     """Raise if a file is, or was written from, the training or the validation set."""
+    held_out = set() if data.val is None else _marks(data.val, "val")
     for file in files:
+        trained_on = _card(Path(file)).get("training_data") or {}
+        if ("dataset_sha256", trained_on.get("dataset_sha256")) in held_out:
+            raise ValueError(
+                f"{KEY} {file}: its data card says that the generator was trained on the set of "
+                f"data.val {data.val}, which training must not see: generate from data.train"
+            )
         marks = _marks(file, "train")
         for key, spec, split in (
             ("data.train", data.train, "train"),

@@ -116,6 +116,13 @@ def test_the_real_images_are_not_generated_ones(real: str, tmp_path: Path) -> No
     refused(real, str(tmp_path / "link.beton"), r"link\.beton is the set of data\.train")
     refused(real, str(copy), r"copy\.beton is the set of data\.val .*val\.beton", val=val)
     refused(real, [str(copy)], r"is the set of data\.val", val=val)
+    learnt = beton(tmp_path / "learnt.beton", 12, NAMES, 9)
+    card = json.loads(Path(f"{learnt}.json").read_text())
+    seen = json.loads(Path(f"{val}.json").read_text())["dataset_sha256"]
+    card["training_data"] = {"spec": "x", "num_samples": 6, "dataset_sha256": seen}
+    Path(f"{learnt}.json").write_text(json.dumps(card))
+    refused(real, learnt, r"generator was trained on the set of data\.val .*val\.beton", val=val)
+    mixed(real, learnt).close()
     write_beton("digits", "val", storage_of("exact"), tmp_path / "d.beton", workers=1)
     digits = DataConfig(
         train="digits", val="digits", generated=GeneratedConfig(path=str(tmp_path / "d.beton"))
@@ -195,6 +202,20 @@ def test_the_sha256_is_of_the_content_with_or_without_a_card(tmp_path: Path) -> 
     tree = json.loads(card.read_text())
     card.write_text(json.dumps({**tree, "file_bytes": 1}))
     assert sha256(path) == changed, "a card of another file is not believed"
+
+
+def test_every_file_is_staged(real: str, tmp_path: Path) -> None:
+    files = [beton(tmp_path / f"g{seed}.beton", 12, NAMES, seed) for seed in range(2)]
+    plain = mixed(real, files)
+    copied = mixed(real, files, stage=str(tmp_path / "node"))
+    assert len(list((tmp_path / "node").glob("g?-*.beton"))) == 2
+    for name in ("real.beton", "g0.beton", "g1.beton"):
+        (tmp_path / name).write_bytes(b"")  # nobody reads these any more
+    for mine, theirs in zip(copied.epoch(0), plain.epoch(0), strict=False):
+        assert (mine.sample_ids == theirs.sample_ids).all()
+    assert copied.info.generated == plain.info.generated
+    for loader in (plain, copied):
+        loader.close()
 
 
 @pytest.mark.parametrize("backend", ["memory", "auto"])
