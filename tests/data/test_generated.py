@@ -197,6 +197,7 @@ def test_the_sha256_is_of_the_content_with_or_without_a_card(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=f"sha256 {changed}, and .*sha256 is {first}: .*another"):
         sha256(path, sha256=first)
     both = [path, beton(tmp_path / "h.beton", 12, NAMES, 1)]
+    Path(f"{both[1]}.json").unlink()  # as the first: a set has names or not
     assert len({changed, sha256(both), sha256(both[::-1])}) == 3
     (tmp_path / "card.json").rename(card)
     tree = json.loads(card.read_text())
@@ -210,9 +211,9 @@ def test_every_file_is_staged(real: str, tmp_path: Path) -> None:
     copied = mixed(real, files, stage=str(tmp_path / "node"))
     assert len(list((tmp_path / "node").glob("g?-*.beton"))) == 2
     for name in ("real.beton", "g0.beton", "g1.beton"):
-        (tmp_path / name).write_bytes(b"")  # nobody reads these any more
-    for mine, theirs in zip(copied.epoch(0), plain.epoch(0), strict=False):
-        assert (mine.sample_ids == theirs.sample_ids).all()
+        (tmp_path / name).unlink()  # nobody reads these any more
+    for mine, theirs in zip(copied.epoch(0), plain.epoch(0), strict=True):
+        assert all((a == b).all() for a, b in zip(mine.fields(), theirs.fields(), strict=True))
     assert copied.info.generated == plain.info.generated
     for loader in (plain, copied):
         loader.close()
