@@ -15,20 +15,27 @@ from pipeline.certify import Certificate, certify
 from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
+from pipeline.data.mixing import check_batch_size
 from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome, recorded
 from pipeline.progress import say
 from pipeline.rank_log import open_rank_log
-from pipeline.training.account import account_of
+from pipeline.training.account import Account, account_of
 from pipeline.training.build_engine import build_engine
 from pipeline.training.callbacks import Callback
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
-from pipeline.training.loop import Loop, Plan, check_batch_size
+from pipeline.training.loop import Loop, Plan
 from pipeline.training.peak_memory import peak_memory
-from pipeline.training.run_directory import directory_of, prepare, writing
+from pipeline.training.run_directory import (
+    directory_of,
+    generated_facts,
+    prepare,
+    with_generated,
+    writing,
+)
 from pipeline.training.sample_log import SampleLog
 from pipeline.training.schedules import EpsilonRamp, learning_rate_of
 from pipeline.training.stop_request import stop_requests
@@ -75,7 +82,8 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
     """Train, resuming automatically, and certify at the end. See `main`."""
     world = distributed.start()
     training = config.training
-    check_batch_size(training.batch_size, world.size, training.accumulation)
+    ratio = None if config.data.generated is None else config.data.generated.parts
+    check_batch_size(training.batch_size, world.size, training.accumulation, ratio)
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"--max-steps {max_steps} must be at least 1")
     directory = directory_of(config, trial=max_steps is not None)
@@ -93,6 +101,8 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             stack.callback(val.close)
             for key, info in (("data.train", loader.info), ("data.val", val.info)):
                 _check_data(config, key, info)
+        generated = loader.info.generated
+        config = with_generated(config, generated)
         plan = Plan(
             epochs=training.epochs,
             steps=training.steps,
@@ -102,6 +112,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             epsilon=EpsilonRamp.of(config, loader.steps_per_epoch),
             clip_norm=config.optimizer.clip_norm,
             max_steps=max_steps,
+            generated=0 if generated is None else generated.of_batch(training.batch_size),
         )
         prepare(config, directory, fresh=max_steps is not None)
         with distributed.together(), writing(directory):
@@ -166,7 +177,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
                 config=config,
                 tight=config.certification.tight,
                 leave_if_asked=stop.leave_if_asked,
-                training=[] if account is None else account.facts(),
+                training=_facts(config, account),
             )
     return FINISHED
 
@@ -215,7 +226,7 @@ def certify_run(
                 tight=tight or config.certification.tight,
                 force=force,
                 leave_if_asked=stop.leave_if_asked,
-                training=[] if account is None else account.facts(),
+                training=_facts(config, account),
             )
     finally:
         loader.close()
@@ -242,6 +253,11 @@ def _refuse_late_refusal(config: RunConfig, model: LipschitzNetwork) -> None:
     reason = model.refusal()
     if reason is not None and config.task == "train" and config.certification.at_end:
         raise ValueError(f"{reason}; to train without a certificate set certification.at_end false")
+
+
+def _facts(config: RunConfig, account: Account | None) -> list[tuple[str, str]]:
+    """How the network was trained, for the report."""
+    return generated_facts(config) + ([] if account is None else account.facts())
 
 
 def _open_val(config: RunConfig, spec: str | None) -> BlockLoader:

@@ -11,6 +11,7 @@ from pipeline.config.data import (
     AugmentationConfig,
     ClassesConfig,
     DataConfig,
+    GeneratedConfig,
     RandAugmentConfig,
     ResizedCropConfig,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "DataConfig",
     "DeepSpeedConfig",
     "EpsilonConfig",
+    "GeneratedConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",

@@ -23,7 +23,7 @@ from pipeline.config import RunConfig
 from pipeline.models import build_model
 from pipeline.objectives import build_objective
 from pipeline.sweep.grid import Axis, Point, product, run_name
-from pipeline.training.run_directory import MAY_CHANGE
+from pipeline.training.run_directory import FOUND, MAY_CHANGE
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and runs add endings such as .trial
 
@@ -117,9 +117,9 @@ def difference(run: Run) -> str | None:
         ValueError: its config.yaml cannot be read.
     """
     if is_finished(run):
-        recorded, may_change = run.certificate, MAY_CHANGE - {"certification"}
+        recorded, may_change = run.certificate, MAY_CHANGE - {"certification"} | FOUND
     elif _begun(run.config.directory):
-        recorded, may_change = run.config.directory, MAY_CHANGE
+        recorded, may_change = run.config.directory, MAY_CHANGE | FOUND
     else:
         return None
     return configs.first_difference(configs.load(recorded / "config.yaml"), run.config, may_change)
@@ -205,7 +205,7 @@ def _refuse_other_sweep(sweep: Sweep, keys: set[str]) -> None:
             found[directory] = configs.first_difference(
                 configs.load(directory / "config.yaml"),
                 sweep.runs[0].config,
-                MAY_CHANGE | {"seed", *keys},
+                MAY_CHANGE | FOUND | {"seed", *keys},
             )
     for directory, differs in found.items():
         if differs:

@@ -32,7 +32,7 @@ class Display(Callback):
             record.images,
             epoch=f"{record.epoch + 1}",
             loss=f"{record.loss:.3f}",
-            clean=f"{record.metrics['correct']:.1%}",
+            **_clean(record),
             epsilon=f"{record.epsilon:.3g}",
             K=f"{record.lipschitz:.3g}",
         )
@@ -51,3 +51,11 @@ class Display(Callback):
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
+
+
+def _clean(record: StepRecord) -> dict[str, str]:
+    """Clean accuracy; of real and of generated images apart where there are both."""
+    if not record.by_origin:
+        return {"clean": f"{record.metrics['correct']:.1%}"}
+    real, generated = (record.by_origin[origin]["correct"] for origin in ("real", "generated"))
+    return {"clean": f"{real:.1%}", "generated": f"{generated:.1%}"}

@@ -6,6 +6,7 @@ Notable:
   augmentation are functions of seed, epoch and sample id), so that is all a resume needs to know.
 - The loss is the mean over the *global* batch: every rank and micro-batch has an equal part of it,
   and the engine averages over ranks. 1, 2 or 64 processes make the same steps, up to rounding.
+- Where a batch has real and generated images, the numbers of the two are kept apart besides.
 - A loss or gradient that is not finite ends the run before the update, on all ranks at once.
 """
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.base import TrainLoader
+from pipeline.data.mixing import check_batch_size
 from pipeline.distributed import sum_over_ranks
 from pipeline.objectives.base import Losses, Objective, Stepwise
 from pipeline.stopwatch import Stopwatch, mark
@@ -48,23 +50,8 @@ class Plan:
     """Length in steps, which may end within an epoch; 0 for `epochs`."""
     max_steps: int | None = None
     """Leave after this many steps of the run; the schedules are those of the whole run."""
-
-
-def check_batch_size(batch_size: int, processes: int, accumulation: int) -> None:
-    """The global batch must fall into equal parts.
-
-    Raises:
-        ValueError: it does not, naming the nearest sizes that do.
-    """
-    parts = processes * accumulation
-    if batch_size % parts == 0:
-        return
-    lower = batch_size // parts * parts
-    near = f"{lower} or {lower + parts}" if lower else str(parts)
-    raise ValueError(
-        f"training.batch_size {batch_size} is the global batch and must be divisible by processes "
-        f"x training.accumulation = {processes} x {accumulation} = {parts}: take {near}"
-    )
+    generated: int = 0
+    """Images of the global batch that are generated."""
 
 
 class Loop:
@@ -155,7 +142,7 @@ class Loop:
                     if engine.world.size > 1:
                         # Behind the last gradient nothing is left but to wait for other ranks'.
                         watch.since_mark("communication")
-            parts.append(_sums(losses))
+            parts.append(_sums(losses, micro.is_generated if plan.generated else None))
             for callback in self.callbacks:
                 callback.on_micro_batch(micro, losses)
         engine.module.hold_power_iteration = False  # type: ignore[assignment]
@@ -172,8 +159,10 @@ class Loop:
         with torch.no_grad():
             shared = [engine.gradient_norm(), prediction.margin_lipschitz.max()]
             numbers = torch.cat([sums, torch.stack(shared).double(), prediction.layer_lipschitz])
-        loss, *metrics, stops, busy, due, norm, lipschitz = numbers[: len(sums) + 2].tolist()
-        loss /= plan.batch_size
+        *totals, stops, busy, due, norm, lipschitz = numbers[: len(sums) + 2].tolist()
+        names = ["loss", *losses.metrics]
+        means = {name: totals.pop(0) / plan.batch_size for name in names}
+        loss = means.pop("loss")
         if not (math.isfinite(loss) and math.isfinite(norm)):
             reason = explain(engine, self.objective, micro_batches, epsilon, loss)
             raise NonFiniteError(step + 1, reason)
@@ -186,10 +175,8 @@ class Loop:
             epoch=step // self.loader.steps_per_epoch,
             images=plan.batch_size,
             loss=loss,
-            metrics={
-                name: total / plan.batch_size
-                for name, total in zip(losses.metrics, metrics, strict=True)
-            },
+            metrics=means,
+            by_origin=_by_origin(plan, names, iter(totals)) if plan.generated else {},
             epsilon=epsilon,
             learning_rate=learning_rate,
             lipschitz=lipschitz,
@@ -220,7 +207,24 @@ def _gradients_marked(engine: Engine) -> Iterator[None]:
             handle.remove()
 
 
-def _sums(losses: Losses) -> Tensor:
-    """Sums over the micro-batch of the loss and each metric, [1 + metrics] float64."""
-    columns = [losses.per_sample, *losses.metrics.values()]
-    return torch.stack([column.detach().double().sum() for column in columns])
+def _sums(losses: Losses, is_generated: Tensor | None) -> Tensor:
+    """Sums over the micro-batch of the loss and each metric, [1 + metrics] float64.
+
+    With `is_generated` [B] the sums over the real and over the generated images follow.
+    """
+    columns = [column.detach().double() for column in (losses.per_sample, *losses.metrics.values())]
+    sums = [column.sum() for column in columns]
+    if is_generated is not None:
+        for others in (is_generated, ~is_generated):
+            sums += [column.masked_fill(others, 0.0).sum() for column in columns]
+    return torch.stack(sums)
+
+
+def _by_origin(
+    plan: Plan, names: Sequence[str], rest: Iterator[float]
+) -> dict[str, dict[str, float]]:
+    """The means over the real and over the generated images, from `_sums`."""
+    counts = {"real": plan.batch_size - plan.generated, "generated": plan.generated}
+    return {
+        origin: {name: next(rest) / count for name in names} for origin, count in counts.items()
+    }

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.data.mixing import check_batch_size
 from pipeline.stopwatch import Stopwatch
 from pipeline.training.callbacks import EpochRecord
-from pipeline.training.loop import check_batch_size
 from tests.training.toy import (
     BATCH,
     STEPS_PER_EPOCH,
