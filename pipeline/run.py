@@ -27,10 +27,10 @@ from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
 from pipeline.training.loop import Loop, Plan, check_batch_size
-from pipeline.training.peak_memory import peak_memory
 from pipeline.training.run_directory import directory_of, prepare, writing
 from pipeline.training.sample_log import SampleLog
 from pipeline.training.schedules import EpsilonRamp, learning_rate_of
+from pipeline.training.session import train_on
 from pipeline.training.stop_request import stop_requests
 from pipeline.training.telemetry import Telemetry
 from pipeline.training.threatening import ThreateningClasses
@@ -129,27 +129,11 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             Display(min(max_steps or total_steps, total_steps), training.batch_size),
             checkpointing,  # last: it saves what the others have written
         ]
-        begun = checkpointing.restore()
-        say(_opening(directory, begun, total_steps, max_steps))
         stop = stack.enter_context(stop_requests())
         loop = Loop(engine, objective, loader, plan, callbacks, stop)
-        asked = any(distributed.gather_objects(stop()))
-        done = begun if asked or begun == total_steps else loop.run(begun)
-
-        if done < min(max_steps or total_steps, total_steps):
-            left_on = next(filter(None, distributed.gather_objects(stop.what)))
-            say(
-                f"stopped after step {done} of {total_steps} on {left_on} and saved in "
-                f"{directory}; the same command goes on from there"
-            )
+        left_on = train_on(loop, checkpointing, directory, stop)
+        if left_on is not None or max_steps is not None:
             return Outcome(left_on)
-        if max_steps is not None:
-            memory = peak_memory(engine.device)
-            say(
-                f"tried {done} of {total_steps} steps in {directory}; not certified; at most "
-                f"{memory:.2f} GB of memory a rank"
-            )
-            return FINISHED
         account = account_of(directory) if world.is_main else None
         if account is not None:
             say(f"trained {total_steps} steps: {account.sentence()}")
@@ -265,14 +249,3 @@ def _check_data(config: RunConfig, key: str, info: DatasetInfo) -> None:
             f"{key} {info.spec} has {info.num_classes} classes, and model.num_classes is "
             f"{model.num_classes}"
         )
-
-
-def _opening(directory: Path, begun: int, total_steps: int, max_steps: int | None) -> str:
-    """The sentence that a run begins with."""
-    if max_steps is not None:
-        return f"trying {min(max_steps, total_steps)} of {total_steps} steps in {directory}"
-    if begun == total_steps:
-        return f"{directory}: training is finished, {total_steps} steps"
-    if begun:
-        return f"{directory}: going on after step {begun} of {total_steps}"
-    return f"{directory}: training for {total_steps} steps"

@@ -87,15 +87,14 @@ class Telemetry(Callback):
         self._images, self._since = 0, now
         self._steps, self._seconds = 0, dict.fromkeys(PARTS, 0.0)
         metrics = dict(record.metrics)
-        row = {
+        row: dict[str, Any] = {
             "kind": "step",
             "step": record.step,
             "epoch": record.epoch,
             "loss": record.loss,
-            "clean_accuracy": metrics.pop("correct"),
+            **({"clean_accuracy": metrics.pop("correct")} if "correct" in metrics else {}),
             **metrics,
-            "epsilon": record.epsilon,
-            "lipschitz": record.lipschitz,
+            **_of_classifiers(record),
             "gradient_norm": record.gradient_norm,
             "learning_rate": record.learning_rate,
             "images_per_second": round(speed, 1),
@@ -108,6 +107,9 @@ class Telemetry(Callback):
         """Write the epoch's row."""
         row = {"kind": "epoch", "step": record.step, "epoch": record.epoch, **record.numbers}
         self._write(row, "epoch")
+        for name, picture in record.pictures.items():
+            if self._board is not None:
+                self._board.add_image(name, picture, record.step)
         finished = record.epoch + 1
         self._shows_pictures = finished & (finished - 1) == 0
         # Validation and checkpoints are not training: the next row's speed does not count them.
@@ -141,6 +143,13 @@ class Telemetry(Callback):
         """A point of a TensorBoard curve; what is no number makes none."""
         if isinstance(value, int | float):
             self._board.add_scalar(tag, value, step)
+
+
+def _of_classifiers(record: StepRecord) -> dict[str, Any]:
+    """The radius and the steepness, where they mean something."""
+    if record.lipschitz is None:
+        return {}
+    return {"epsilon": record.epsilon, "lipschitz": record.lipschitz}
 
 
 def cut_back(path: Path, step: int) -> None:
