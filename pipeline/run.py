@@ -15,6 +15,7 @@ from pipeline.certify import Certificate, certify
 from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
+from pipeline.diffusion.train import train_generator
 from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome, recorded
@@ -57,18 +58,25 @@ def main(config: RunConfig, max_steps: int | None = None) -> Outcome:
     distributed.start(config.cluster.silence, config.cluster.collective_timeout)
     with stop_requests():
         if max_steps is not None:
-            return train(config, max_steps)  # a trial is no attempt at the run
+            return _trained(config, max_steps)  # a trial is no attempt at the run
         return recorded(config.directory, lambda: _work(config))
 
 
 def _work(config: RunConfig) -> Outcome:
     """The task, in its run directory."""
-    if config.task == "train":
-        return train(config)
+    if config.task in ("train", "ddpm_train"):
+        return _trained(config)
     if (config.directory / "config.yaml").exists():  # else it is no run, and gets no log
         open_rank_log(config.directory)
     certify_run(config.directory, config.data.val, config.certification.epsilons)
     return FINISHED
+
+
+def _trained(config: RunConfig, max_steps: int | None = None) -> Outcome:
+    """A classifier or a generator."""
+    if config.task == "ddpm_train":
+        return Outcome(train_generator(config, max_steps))
+    return train(config, max_steps)
 
 
 def train(config: RunConfig, max_steps: int | None = None) -> Outcome:

@@ -14,6 +14,12 @@ from pipeline.config.data import (
     RandAugmentConfig,
     ResizedCropConfig,
 )
+from pipeline.config.diffusion import (
+    DiffusionConfig,
+    FilterConfig,
+    MonitorConfig,
+    SamplingConfig,
+)
 from pipeline.config.reading import first_difference, known_keys, load, parse, save
 from pipeline.config.run import (
     CertificationConfig,
@@ -35,13 +41,17 @@ __all__ = [
     "ClusterConfig",
     "DataConfig",
     "DeepSpeedConfig",
+    "DiffusionConfig",
     "EpsilonConfig",
+    "FilterConfig",
     "ModelConfig",
+    "MonitorConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
     "RandAugmentConfig",
     "ResizedCropConfig",
     "RunConfig",
+    "SamplingConfig",
     "TrainingConfig",
     "first_difference",
     "known_keys",
