@@ -1,4 +1,4 @@
-"""Composes a run from its config: trains and certifies, or certifies what was trained.
+"""Composes a run from its config: trains and certifies, or certifies what was trained, or generates.
 
 Read this file to see the whole pipeline. Notable: the same command again goes on where the run was
 killed; on a finished run it certifies what is not yet certified, and does nothing else.
@@ -15,6 +15,7 @@ from pipeline.certify import Certificate, certify
 from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
+from pipeline.diffusion.generate import generate
 from pipeline.diffusion.train import train_generator
 from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
@@ -66,6 +67,11 @@ def _work(config: RunConfig) -> Outcome:
     """The task, in its run directory."""
     if config.task in ("train", "ddpm_train"):
         return _trained(config)
+    if config.task == "ddpm_sample":
+        open_rank_log(config.directory)
+        with stop_requests() as stop:
+            generate(config.directory, config.sampling, stop.leave_if_asked)
+        return FINISHED
     if (config.directory / "config.yaml").exists():  # else it is no run, and gets no log
         open_rank_log(config.directory)
     certify_run(config.directory, config.data.val, config.certification.epsilons)

@@ -20,7 +20,7 @@ from pipeline.config.diffusion import (
     MonitorConfig,
     SamplingConfig,
 )
-from pipeline.config.reading import first_difference, known_keys, load, parse, save
+from pipeline.config.reading import checked, first_difference, known_keys, load, parse, save
 from pipeline.config.run import (
     CertificationConfig,
     CheckpointConfig,
@@ -53,6 +53,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "TrainingConfig",
+    "checked",
     "first_difference",
     "known_keys",
     "load",
