@@ -1,4 +1,4 @@
-"""Composes a run from its config: trains and certifies, or certifies what was trained, or generates.
+"""Composes a run from its config: trains and certifies, certifies what was trained, or generates.
 
 Read this file to see the whole pipeline. Notable: the same command again goes on where the run was
 killed; on a finished run it certifies what is not yet certified, and does nothing else.

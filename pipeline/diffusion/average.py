@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from pipeline.diffusion.network import Denoiser
 from pipeline.training.callbacks import Callback, StepRecord
 
 
@@ -26,16 +27,17 @@ class WeightAverage(Callback):
         device: where the average is kept.
     """
 
-    def __init__(self, model: nn.Module, decay: float, device: torch.device) -> None:
+    def __init__(self, model: Denoiser, decay: float, device: torch.device) -> None:
         self._decay = decay
         self._followed = model
         self._average = AveragedModel(model, device, multi_avg_fn=self._blend)
         self._average.module.requires_grad_(False).eval()
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Denoiser:
         """The network with the averaged weights, in evaluation mode."""
-        module: nn.Module = self._average.module
+        module = self._average.module
+        assert isinstance(module, Denoiser)
         return module
 
     def on_step_end(self, record: StepRecord) -> None:

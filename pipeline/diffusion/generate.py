@@ -78,7 +78,7 @@ def generate(
     )
     sampler = Sampler(network, settings, device, sampling.compile)
     judge = _filter(sampling, network, device)
-    facts = {
+    facts: dict[str, Any] = {
         "generator": str(run),
         "checkpoint": checkpoint,
         "weights_sha256": weights_sha256(network),
@@ -177,7 +177,8 @@ def load_network(
     weights.pop("updates")
     network.load_state_dict(weights)
     say(f"drawing from {run} as it was after step {chosen.step}")
-    return network.to(device, memory_format=torch.channels_last).eval(), chosen.step
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval(), chosen.step
 
 
 def weights_sha256(network: Denoiser) -> str:

@@ -13,7 +13,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
@@ -108,7 +107,7 @@ def build_denoiser(model: ModelConfig) -> Denoiser:
         num_class_embeds=model.num_classes + 1,
     )
     shape = (model.in_channels, model.image_size, model.image_size)
-    return Denoiser(unet, model.num_classes, shape).to(memory_format=torch.channels_last)
+    return Denoiser(unet, model.num_classes, shape)
 
 
 def _options(model: ModelConfig) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def write_npz(source: Source, spec: str, out: Path, facts: dict[str, Any]) -> di
                 "shape": (len(source), height, width, channels),
             }
             with archive.open("image.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+                np.lib.format.write_array_header_1_0(file, header)
                 with ProgressBar("write", len(source), unit="img") as bar:
                     for index in range(len(source)):
                         file.write(np.ascontiguousarray(source.image(index)).data)

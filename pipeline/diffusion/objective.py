@@ -78,7 +78,7 @@ class HybridLoss(Callback):
         labels = batch.labels.masked_fill(hidden, self._num_classes)
         noisy = schedule.noisy(start, noise, t)
         self._seed_dropout()
-        found: Denoised = model(noisy.contiguous(memory_format=torch.channels_last), t, labels)
+        found: Denoised = model(noisy, t, labels)
         mse = (found.noise - noise).square().flatten(1).mean(1)
         vlb = schedule.timesteps * bound_term(schedule, start, noisy, found, t)
         metrics = {"mse": mse.detach(), "vlb": vlb.detach()}

@@ -1,8 +1,8 @@
 """What the data card says of drawn samples beyond counts: where they come from, what they repeat.
 
-Notable: "no test data leaked" is nothing to be believed. The card names the generator by the hash of
-its weights, its training data by the hash of every pixel and label, and says how near the samples
-come to that data, beside how near held-out images come.
+Notable: "no test data leaked" is nothing to be believed. The card names the generator by the hash
+of its weights, its training data by the hash of every pixel and label, and says how near the
+samples come to that data, beside how near held-out images come.
 """
 
 from __future__ import annotations
