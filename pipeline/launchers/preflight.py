@@ -12,6 +12,11 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.data.pictures import Preset, open_pictures
 from pipeline.data.sources import FORMS, Split, open_source
+from pipeline.diffusion.generate import check_target
+from pipeline.diffusion.network import build_denoiser
+from pipeline.diffusion.sampler import Settings
+from pipeline.diffusion.train import check_engine
+from pipeline.diffusion.training_data import TrainingData
 from pipeline.launchers import scheduler
 from pipeline.launchers.folder import JobFolder
 from pipeline.launchers.scheduler import Partition, SchedulerError
@@ -38,19 +43,38 @@ def check_run(config: RunConfig) -> None:
     Raises:
         ValueError: one of them cannot work.
     """
-    _check_network(config)
-    if config.task == "train":
+    if config.task.startswith("ddpm"):
+        _check_generator(config)
+    else:
+        _check_network(config)
+    trains = config.task in ("train", "ddpm_train")
+    if trains:
         training = config.training
         check_batch_size(training.batch_size, config.cluster.tasks, training.accumulation)
         learning_rate_of(config, steps_per_epoch=1)
         EpsilonRamp.of(config, steps_per_epoch=1)
-        _check_data(config, "data.train", config.data.train, "train", "train")
-    _check_data(config, "data.val", config.data.val, "val", "exact")
-    if config.task == "train":
+        preset: Preset = "train" if config.task == "train" else "exact"
+        _check_data(config, "data.train", config.data.train, "train", preset)
+    if not config.task.startswith("ddpm"):
+        _check_data(config, "data.val", config.data.val, "val", "exact")
+    if trains:
         _check_directory(config.directory)
         refuse_other_run(config, config.directory)
     elif not (config.directory / "config.yaml").is_file():
         raise ValueError(f"{config.directory} holds no run to {config.task}: give its --name")
+
+
+def _check_generator(config: RunConfig) -> None:
+    """The denoiser without its numbers, what it trains on, or what is drawn from it."""
+    with torch.device("meta"):
+        build_denoiser(config.model)
+    if config.task == "ddpm_train":
+        check_engine(config)
+        return
+    sampling, out = config.sampling, check_target(config.sampling)
+    TrainingData.read(config.directory)
+    Settings(config.diffusion.timesteps, sampling.steps, sampling.sampler).scheduler()
+    _check_directory(out.parent)
 
 
 def active_job(config: RunConfig) -> ActiveJob | None:
