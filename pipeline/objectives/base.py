@@ -27,8 +27,9 @@ class Losses:
     """[B] float32, differentiable."""
     metrics: dict[str, Tensor]
     """Each [B] float32 without gradient; their means are meaningful."""
-    prediction: Prediction
-    threatening: Tensor
+    prediction: Prediction | None = None
+    """None where no classifier was asked."""
+    threatening: Tensor | None = None
     """[B] int64, the class with the second-highest logit (LiResNet, Figure 2b)."""
 
 

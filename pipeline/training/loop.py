@@ -29,7 +29,7 @@ from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.engine import Engine
 from pipeline.training.feed import on_device
 from pipeline.training.guards import NonFiniteError, explain
-from pipeline.types import Batch
+from pipeline.types import Batch, Prediction
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Loop:
         parts = []
         for number, micro in enumerate(micro_batches):
             # One advance of the power iteration a step, however the batch is cut.
-            engine.module.hold_power_iteration = number > 0  # type: ignore[assignment]
+            engine.hold_power_iteration(number > 0)
             with engine.micro_batch(last=number == plan.accumulation - 1):
                 with watch.part("forward"):
                     losses = self.objective(engine.forward, micro, epsilon)
@@ -145,7 +145,7 @@ class Loop:
             parts.append(_sums(losses, micro.is_generated if plan.generated else None))
             for callback in self.callbacks:
                 callback.on_micro_batch(micro, losses)
-        engine.module.hold_power_iteration = False  # type: ignore[assignment]
+        engine.hold_power_iteration(False)
 
         # Everything the host wants to know of this step comes over in one transfer.
         votes = [
@@ -155,11 +155,11 @@ class Loop:
         ]
         counts = torch.tensor(votes, dtype=torch.float64, device=engine.device)
         sums = sum_over_ranks(torch.cat([torch.stack(parts).sum(0), counts]))
-        prediction = losses.prediction
         with torch.no_grad():
-            shared = [engine.gradient_norm(), prediction.margin_lipschitz.max()]
-            numbers = torch.cat([sums, torch.stack(shared).double(), prediction.layer_lipschitz])
-        *totals, stops, busy, due, norm, lipschitz = numbers[: len(sums) + 2].tolist()
+            norms = engine.gradient_norm().double().reshape(1)
+            numbers = torch.cat([sums, norms, *_steepness(losses.prediction)]).tolist()
+        *totals, stops, busy, due, norm = numbers[: len(sums) + 1]
+        lipschitz, *layer_lipschitz = numbers[len(sums) + 1 :] or [None]
         names = ["loss", *losses.metrics]
         means = {name: totals.pop(0) / plan.batch_size for name in names}
         loss = means.pop("loss")
@@ -180,7 +180,7 @@ class Loop:
             epsilon=epsilon,
             learning_rate=learning_rate,
             lipschitz=lipschitz,
-            layer_lipschitz=numbers[len(sums) + 2 :].tolist(),
+            layer_lipschitz=layer_lipschitz,
             gradient_norm=norm,
             ends_epoch=done % self.loader.steps_per_epoch == 0 or done == self.total_steps,
             leaves=stops > 0 or done in (self.total_steps, plan.max_steps),
@@ -205,6 +205,16 @@ def _gradients_marked(engine: Engine) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _steepness(prediction: Prediction | None) -> list[Tensor]:
+    """K and the estimate of each layer, float64; nothing where no classifier was asked."""
+    if prediction is None:
+        return []
+    return [
+        prediction.margin_lipschitz.max().double().reshape(1),
+        prediction.layer_lipschitz.double(),
+    ]
 
 
 def _sums(losses: Losses, is_generated: Tensor | None) -> Tensor:

@@ -76,6 +76,18 @@ class TriangularRate:
         return self.peak * 0.05 * (1 - done) / 0.2
 
 
+@dataclass(frozen=True)
+class ConstantRate:
+    """Linear warm-up, then the same to the end (Nichol & Dhariwal 2021)."""
+
+    peak: float
+    warmup_steps: float
+
+    def __call__(self, step: int) -> float:
+        """The rate of step `step`, counted from 0."""
+        return self.peak * min((step + 1) / max(self.warmup_steps, 1.0), 1.0)
+
+
 def learning_rate_of(config: RunConfig, steps_per_epoch: int) -> Callable[[int], float]:
     """The schedule that `training.schedule` names.
 
@@ -85,6 +97,8 @@ def learning_rate_of(config: RunConfig, steps_per_epoch: int) -> Callable[[int],
     training = config.training
     if training.schedule == "cosine":
         return LearningRate.of(config, steps_per_epoch)
+    if training.schedule == "constant":
+        return ConstantRate(config.optimizer.lr, training.warmup_epochs * steps_per_epoch)
     if training.warmup_epochs:
         raise ValueError(
             f"training.warmup_epochs is {training.warmup_epochs:g}, but the triangular schedule is "
