@@ -28,6 +28,7 @@ from pipeline.layers.scale import Scale
 from pipeline.layers.shift import Shift
 from pipeline.layers.skew import SkewExponential
 from pipeline.layers.sll import SllConv2d, SllDense
+from pipeline.layers.slope_residual import SlopeResidual
 from tests.layers.contract import CHECKS, Case
 
 CASES = {
@@ -72,6 +73,12 @@ CASES = {
     "swap_tokens": Case(lambda: SwapTokens(2), (4, 3, 5)),
     "spatial_mlp": Case(lambda: LinearResidual(6, 3, (4, 1), kernel_size=1), (6, 4, 1)),
     "pixel_unshuffle": Case(lambda: PixelUnshuffle(2), (3, 6, 4)),
+    "slope_residual_relu": Case(
+        lambda: SlopeResidual(6, 4, "relu"), (6,), tightness=2.5, estimated=False
+    ),
+    "slope_residual_tanh": Case(
+        lambda: SlopeResidual(4, 7, "tanh"), (4,), tightness=2.5, estimated=False
+    ),
     "relu": Case(lambda: Activation("relu"), (6,)),
     "leaky_relu": Case(lambda: Activation("leaky_relu"), (2, 3, 4)),
     "softplus": Case(lambda: Activation("softplus"), (6,)),
