@@ -58,7 +58,7 @@ def write_comparison(sweep: Sweep, pgd_images: int) -> str:
         [
             f"# Comparison {sweep.name}",
             "",
-            "Mean ± sample standard deviation over n seeds; VRA is proved, on the images certified.",
+            "Mean ± sample standard deviation over n seeds; VRA is proved on the certified images.",
             *_what_else(sweep, pgd_images, shares),
             "",
             *aligned(rows, len(sweep.keys)),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.certify.certificate import load_network
+from pipeline.layers.orthogonal_attention import OrthogonalAttention
 from pipeline.layers.scale import Scale
 from pipeline.models import build_model, list_models
 from pipeline.models.blocks import ACTIVATIONS, BLOCKS
@@ -24,7 +25,7 @@ NETWORKS = {
     **{
         f"block {block}": ("liresnet", BACKBONE | {"block": block})
         for block in BLOCKS
-        if block != "l2_attention_ffn"
+        if block not in ("l2_attention_ffn", "olsa_ffn")
     },
     **{name: ("liresnet", BACKBONE | {"activation": name}) for name in ACTIVATIONS[1:]},
     "cpl": ("cpl", POTENTIALS),
@@ -102,16 +103,42 @@ def test_the_certified_network_is_nearly_the_trained_one() -> None:
     assert float((model(images).logits - exact).detach().abs().max()) < 0.05
 
 
-def test_attention_trains_and_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [("l2_attention_ffn", "softmax"), ("olsa_ffn", "no global Lipschitz constant")],
+)
+def test_attention_trains_and_is_refused(block: str, why: str) -> None:
     torch.manual_seed(0)
-    model = build_model("liresnet", 4, 8, 1, **BACKBONE, block="l2_attention_ffn")
+    model = build_model("liresnet", 4, 8, 1, **BACKBONE, block=block)
     prediction = model(torch.rand(2, 1, 8, 8))
     (prediction.logits.sum() + prediction.margin_lipschitz.sum()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     reason = model.refusal()
-    assert reason is not None and "'backbone.0.attention'" in reason and "softmax" in reason
+    assert reason is not None and "'backbone.0.attention'" in reason and why in reason
     with pytest.raises(ValueError, match="cannot be certified"):
         model.export()
+
+
+def test_dot_product_attention_has_no_global_constant() -> None:
+    """Why OLSA is refused: the slope at t·x grows with t, though every projection is orthogonal."""
+    torch.manual_seed(0)
+    layer = OrthogonalAttention(4, 2).double()
+    identity = torch.eye(4, dtype=torch.float64)
+    for matrix in layer.projections():
+        assert torch.allclose(matrix @ matrix.T, identity)
+    x = torch.randn(1, 4, 1, 3).double()
+    slopes = [
+        float(
+            torch.linalg.matrix_norm(
+                torch.autograd.functional.jacobian(
+                    lambda v: layer(v.view(1, 4, 1, 3)).flatten(), (scale * x).flatten()
+                ),
+                2,
+            )
+        )
+        for scale in (0.1, 1.0, 3.0)
+    ]
+    assert slopes[0] < slopes[1] < slopes[2] and slopes[2] > 2
 
 
 def test_a_fixed_step_trains_and_is_refused() -> None:
@@ -182,7 +209,7 @@ def test_large_images_become_maps_of_32(size: int, first: str) -> None:
 
 def test_names_by_pattern() -> None:
     assert list_models("cpl_?") == ["cpl_l", "cpl_m", "cpl_s"]
-    assert len(list_models("transformer_*")) == 3 and list_models("bert*") == []
+    assert len(list_models("transformer_*")) == 4 and list_models("bert*") == []
     assert set(list_models("liresnet_l*w256")) >= {f"liresnet_l{d}w256" for d in (6, 12, 36)}
 
 
