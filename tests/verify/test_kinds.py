@@ -191,7 +191,7 @@ def step_of(value: float) -> Callable[[Certificate, Tensors], None]:
         (lower_bound("scale"), "only 1.0 can be proved"),
         (larger_factor, "only 1.5 can be proved"),
         (negative_factor, "only 1.5 can be proved"),
-        (more_iterations, "row 0"),
+        (more_iterations, "recomputed it is"),
         (endless, "iterations"),
         (step_of(1.0), "too long for any weight"),
         (step_of(0.97), "claims the bound 1.0, but only inf can be proved"),
