@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.bounds import ALONE, divided
+from pipeline.certify.residual_stages import is_residual
 from pipeline.certify.stages import stages_of
 from pipeline.distributed import World
 from pipeline.layers.network import ExportedNetwork
@@ -26,6 +27,8 @@ def prove_products(
 ) -> dict[tuple[int, int], NormBound]:
     """‖W_last⋯W_first‖ for every product that fits, on every rank, by (last, first).
 
+    None for a residual network, which is proved in one piece.
+
     Args:
         network: of convolutions, dense layers and activations.
         world: the ranks; every one of them calls this.
@@ -36,6 +39,8 @@ def prove_products(
         ValueError: as `stages_of`, or a product without finite bound.
         RuntimeError: another rank failed.
     """
+    if is_residual(network):
+        return {}  # small enough to be proved at once: `residual_stages`
     stages = stages_of(network)
     keys = products_to_prove(stages.maps)
     names = [network.layers[number].name for number in stages.numbers]

@@ -220,5 +220,8 @@ def parabolas(least: Tensor, most: Tensor, below: Tensor) -> tuple[Tensor, Tenso
     ]
     found = flat
     for chosen, values in reversed(cases):
-        found = tuple(torch.where(chosen, new, old) for new, old in zip(values, found, strict=True))
+        first, second, third = (
+            torch.where(chosen, new, old) for new, old in zip(values, found, strict=True)
+        )
+        found = first, second, third
     return found

@@ -131,8 +131,8 @@ def recursion(products: dict[tuple[int, int], NormBound], slopes: Sequence[Slope
 
 
 def head_constants(
-    norms: Sequence[Float64], constants: Sequence[float], slopes: Sequence[Slopes]
-) -> Float64:
+    norms: Sequence[Value], constants: Sequence[float], slopes: Sequence[Slopes]
+) -> Value:
     """The last step of the recursion for norms of W_L⋯W_j, j = 0 … L, of any one shape."""
     return _theorem3(norms, constants, slopes)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.diagonal_majorant import inner_norm, majorant
 from pipeline.lipschitz.exact_map import ExactMap, explicit_product
 from pipeline.lipschitz.inexact import Inexact
@@ -61,6 +62,8 @@ class ResidualStage:
 class ResidualBound:
     """What is proved of a network."""
 
+    products: dict[tuple[int, int], NormBound]
+    """(k, 0) of W_k Ĥ_{k−1}⋯Ĥ_0, and (k, j + 1) of W_k Ĥ_{k−1}⋯Ĥ_{j+1} G_j."""
     constants: tuple[float, ...]
     """m_0 … m_{L−1}."""
     margins: Float64
@@ -70,7 +73,10 @@ class ResidualBound:
 
 
 def residual_liplt_bound(
-    stages: Sequence[ResidualStage], slopes: Sequence[Slopes], rows: Float64
+    stages: Sequence[ResidualStage],
+    slopes: Sequence[Slopes],
+    rows: Float64,
+    refine: bool = True,
 ) -> ResidualBound:
     """Bound every margin of a network.
 
@@ -78,6 +84,8 @@ def residual_liplt_bound(
         stages: k = 0 … L − 1.
         slopes: of φ_0 … φ_{L−1}.
         rows: W_L, [K, d], float32 numbers in float64.
+        refine: bound the terms of j = 0 by Theorem 2 too. A certificate does not: its reader is
+            to follow from `products` alone.
 
     Raises:
         ValueError: a stage is too large, or H = I where its input and output differ.
@@ -87,24 +95,26 @@ def residual_liplt_bound(
         _looped(stage, inner, outer, slope.center)
         for stage, (inner, outer), slope in zip(stages, pairs, slopes, strict=True)
     ]
+    products: dict[tuple[int, int], NormBound] = {}
     constants: list[float] = []
     for k, (inner, _) in enumerate(pairs):
         moving, behind = inner, []
         for j in reversed(range(k)):
             behind.append(moving @ pairs[j][1])  # W_k Ĥ_{k−1}⋯Ĥ_{j+1} G_j
             moving = moving @ looped[j]
-        norms = [part.norm_bound() for part in reversed(behind)]
-        total = moving.norm_bound().value
-        for j, norm in enumerate(norms):
-            term = mul_up(norm.value, constants[j])
-            if j == 0:
+        for start, part in enumerate([moving, *reversed(behind)]):
+            products[k, start] = part.norm_bound()
+        total = products[k, 0].value
+        for j in range(k):
+            term = mul_up(products[k, j + 1].value, constants[j])
+            if j == 0 and refine:
                 term = min(term, _theorem_2(behind[-1], stages[0].inner))
             total = add_up(total, mul_up(slopes[j].spread, term))
         constants.append(total)
     distances, lengths = _head(pairs, looped, rows)
     margins = _combined(distances, constants, slopes)
     np.fill_diagonal(margins, 0.0)
-    return ResidualBound(tuple(constants), margins, _combined(lengths, constants, slopes))
+    return ResidualBound(products, tuple(constants), margins, _combined(lengths, constants, slopes))
 
 
 def layer_bound(stage: ResidualStage, slope: Slopes) -> tuple[float, str]:

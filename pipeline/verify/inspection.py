@@ -33,6 +33,7 @@ from pipeline.verify.network import Network, read_network
 from pipeline.verify.norms import Proof
 from pipeline.verify.proofs import prove_layer
 from pipeline.verify.refusal import Refusal, quote, require
+from pipeline.verify.residual_liplt import ResidualDistances, is_residual
 from pipeline.verify.rows import Row, check_row, read_rows
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import read_tensors
@@ -183,7 +184,8 @@ class Inspection:
         """Distances of the head's rows; the largest constant is the one stated."""
         if self.method == "liplt":
             claims = read_claims(self.certificate.record("margins"))
-            self.distances = LipLTDistances(
+            read = ResidualDistances if is_residual(self.network.layers) else LipLTDistances
+            self.distances = read(
                 self.network.weight, self.network.layers, claims, self._progress("LipLT")
             )
         else:

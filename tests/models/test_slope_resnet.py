@@ -1,4 +1,4 @@
-"""slope_resnet: its estimate is LipLT's bound, its blocks are certified, and both programs agree."""
+"""slope_resnet: its estimate is LipLT's, it is certified, and both programs agree."""
 
 import json
 from fractions import Fraction
@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from pipeline.certify import certify
+from pipeline.certify.lipschitz_certifier import LipschitzCertifier
+from pipeline.certify.methods import build_certifier, build_reference, prove_margins
 from pipeline.certify.rounding import LayerError
 from pipeline.layers.slope_residual import ExportedSlopeResidual
 from pipeline.lipschitz.exact_map import ExactMap
@@ -22,7 +24,7 @@ CLASSES, SIDE = 3, 5
 
 def model_of(activation: str = "relu", **options):
     torch.manual_seed(0)
-    settings = dict(width=8, inner=6, blocks=3, activation=activation) | options
+    settings = {"width": 8, "inner": 6, "blocks": 3, "activation": activation} | options
     return build_model("slope_resnet", CLASSES, SIDE, 1, **settings)
 
 
@@ -71,12 +73,9 @@ def test_vectors_move_in_training_only_and_gradients_reach_every_weight() -> Non
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
     model.hold_power_iteration = False
     model(images).margin_lipschitz.sum().backward()
-    moved = [
-        name for name, buffer in model.named_buffers() if not torch.equal(before[name], buffer)
-    ]
-    assert [name for name in moved if name.startswith("start_")] == [
-        f"start_{number}" for number in range(4)
-    ]
+    now = dict(model.named_buffers())
+    for number in range(4):
+        assert not torch.equal(before[f"start_{number}"], now[f"start_{number}"])
     for name, parameter in model.named_parameters():
         if not name.endswith("bias"):
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -100,29 +99,51 @@ def test_a_block_is_evaluated_within_its_rounding() -> None:
     assert off <= Fraction(float(allowed)) ** 2 and allowed < 1e-10
 
 
-@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
-def test_it_is_certified_and_verified(activation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("activation", "method"), [("relu", "product"), ("relu", "liplt"), ("sigmoid", "liplt")]
+)
+def test_it_is_certified_and_verified(activation: str, method: str, tmp_path: Path) -> None:
     network = model_of(activation).export()
     images = images_of(50)
     labels = network.logits(network.trunk(torch.from_numpy(images).double() / 255)).argmax(1)
     loader = HashedLoader(images, labels.numpy(), CLASSES)
-    certify(network, loader, ["0.02"], tmp_path / "certificate")
+    certify(network, loader, ["0.02"], tmp_path / "certificate", method=method)
     np.savez(tmp_path / "data.npz", image=images.transpose(0, 2, 3, 1), label=labels.numpy())
     verdict = verify_certificate(tmp_path / "certificate", tmp_path / "data.npz")
     assert verdict.verified, str(verdict)
     path = tmp_path / "certificate" / "certificate.json"
-    tree = json.loads(path.read_text())
-    (block,) = [each for each in tree["layers"] if each["name"] == "block1"]
-    block["bound"] *= 0.999
-    path.write_text(json.dumps(tree))
-    verdict = verify_certificate(tmp_path / "certificate", tmp_path / "data.npz")
-    assert not verdict.verified and "claims the bound" in str(verdict.refusal)
+    untouched = path.read_text()
+    for where in ("layers", "products") if method == "liplt" else ("layers",):
+        tree = json.loads(untouched)
+        if where == "layers":
+            (claim,) = [each for each in tree["layers"] if each["name"] == "block1"]
+        else:
+            claim = tree["margins"]["products"][-1]
+        claim["bound"] *= 0.999
+        path.write_text(json.dumps(tree))
+        verdict = verify_certificate(tmp_path / "certificate", tmp_path / "data.npz")
+        assert not verdict.verified and "claims the bound" in str(verdict.refusal), where
+
+
+def test_liplt_of_the_network_is_below_the_product_of_its_blocks() -> None:
+    network = model_of(blocks=3).export()
+    bounds = [layer.norm_bound() for layer in network.layers]
+    certifier = build_certifier("liplt", network, bounds, prove_margins("liplt", network, bounds))
+    product = LipschitzCertifier(network, bounds).margin_lipschitz
+    off = ~np.eye(CLASSES, dtype=bool)
+    assert (certifier.margin_lipschitz[off] < product[off] * 0.95).all()
+    usual = build_reference("liplt", network, None)
+    images = torch.from_numpy(images_of(20))
+    labels = network.logits(network.trunk(images.double() / 255)).argmax(1)
+    scores = usual.radii(usual.scores(images, labels), 1.0)
+    proved = certifier.certify(images, labels).radius
+    assert (scores >= proved * (1 - 1e-4)).all() and (scores <= proved * 1.2 + 1e-6).all()
 
 
 def test_sizes_and_shapes_are_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"model\.blocks is 0"):
         model_of(blocks=0)
-    with pytest.raises(ValueError, match="'relo'.*did you mean 'relu'"):
+    with pytest.raises(ValueError, match=r"'relo'.*did you mean 'relu'"):
         model_of("relo")
     random = np.random.default_rng(0)
     good = [random.standard_normal(shape).astype(np.float32) for shape in [(6, 8), (6,), (7, 6)]]
