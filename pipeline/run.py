@@ -1,4 +1,4 @@
-"""Composes a run from its config: trains and certifies, or certifies what was trained.
+"""Composes a run from its config: trains and certifies, certifies what was trained, or generates.
 
 Read this file to see the whole pipeline. Notable: the same command again goes on where the run was
 killed; on a finished run it certifies what is not yet certified, and does nothing else.
@@ -16,6 +16,8 @@ from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
 from pipeline.data.mixing import check_batch_size
+from pipeline.diffusion.generate import generate
+from pipeline.diffusion.train import train_generator
 from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome, recorded
@@ -28,7 +30,6 @@ from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
 from pipeline.training.loop import Loop, Plan
-from pipeline.training.peak_memory import peak_memory
 from pipeline.training.run_directory import (
     directory_of,
     generated_facts,
@@ -38,6 +39,7 @@ from pipeline.training.run_directory import (
 )
 from pipeline.training.sample_log import SampleLog
 from pipeline.training.schedules import EpsilonRamp, learning_rate_of
+from pipeline.training.session import train_on
 from pipeline.training.stop_request import stop_requests
 from pipeline.training.telemetry import Telemetry
 from pipeline.training.threatening import ThreateningClasses
@@ -64,18 +66,30 @@ def main(config: RunConfig, max_steps: int | None = None) -> Outcome:
     distributed.start(config.cluster.silence, config.cluster.collective_timeout)
     with stop_requests():
         if max_steps is not None:
-            return train(config, max_steps)  # a trial is no attempt at the run
+            return _trained(config, max_steps)  # a trial is no attempt at the run
         return recorded(config.directory, lambda: _work(config))
 
 
 def _work(config: RunConfig) -> Outcome:
     """The task, in its run directory."""
-    if config.task == "train":
-        return train(config)
+    if config.task in ("train", "ddpm_train"):
+        return _trained(config)
+    if config.task == "ddpm_sample":
+        open_rank_log(config.directory)
+        with stop_requests() as stop:
+            generate(config.directory, config.sampling, stop.leave_if_asked)
+        return FINISHED
     if (config.directory / "config.yaml").exists():  # else it is no run, and gets no log
         open_rank_log(config.directory)
     certify_run(config.directory, config.data.val, config.certification.epsilons)
     return FINISHED
+
+
+def _trained(config: RunConfig, max_steps: int | None = None) -> Outcome:
+    """A classifier or a generator."""
+    if config.task == "ddpm_train":
+        return Outcome(train_generator(config, max_steps))
+    return train(config, max_steps)
 
 
 def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
@@ -105,6 +119,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
         config = with_generated(config, generated)
         plan = Plan(
             epochs=training.epochs,
+            steps=training.steps,
             batch_size=training.batch_size,
             accumulation=training.accumulation,
             learning_rate=learning_rate_of(config, loader.steps_per_epoch),
@@ -119,7 +134,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
 
         engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
-        total_steps = training.epochs * loader.steps_per_epoch
+        total_steps = training.total_steps(loader.steps_per_epoch)
         samples = [SampleLog(directory)] if training.log_samples else []
         telemetry = Telemetry(directory, model.norm_names, training.log_every)
         checkpointing = Checkpointing(
@@ -140,33 +155,17 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             Display(min(max_steps or total_steps, total_steps), training.batch_size),
             checkpointing,  # last: it saves what the others have written
         ]
-        begun = checkpointing.restore()
-        say(_opening(directory, begun, total_steps, max_steps))
         stop = stack.enter_context(stop_requests())
         loop = Loop(engine, objective, loader, plan, callbacks, stop)
-        asked = any(distributed.gather_objects(stop()))
-        done = begun if asked or begun == total_steps else loop.run(begun)
-
-        if done < min(max_steps or total_steps, total_steps):
-            left_on = next(filter(None, distributed.gather_objects(stop.what)))
-            say(
-                f"stopped after step {done} of {total_steps} on {left_on} and saved in "
-                f"{directory}; the same command goes on from there"
-            )
+        left_on = train_on(loop, checkpointing, directory, stop)
+        if left_on is not None or max_steps is not None:
             return Outcome(left_on)
-        if max_steps is not None:
-            memory = peak_memory(engine.device)
-            say(
-                f"tried {done} of {total_steps} steps in {directory}; not certified; at most "
-                f"{memory:.2f} GB of memory a rank"
-            )
-            return FINISHED
         account = account_of(directory) if world.is_main else None
         if account is not None:
             say(f"trained {total_steps} steps: {account.sentence()}")
         if config.certification.at_end:
             with engine.whole_model():
-                network = model.export()
+                network = model.export(world)
             epsilons = config.certification.epsilons
             certify(
                 network,
@@ -217,7 +216,7 @@ def certify_run(
     try:
         with stop_requests() as stop:
             return certify(
-                model,
+                model.export(world),
                 loader,
                 epsilons or config.certification.epsilons,
                 out or directory / "certificate",
@@ -281,14 +280,3 @@ def _check_data(config: RunConfig, key: str, info: DatasetInfo) -> None:
             f"{key} {info.spec} has {info.num_classes} classes, and model.num_classes is "
             f"{model.num_classes}"
         )
-
-
-def _opening(directory: Path, begun: int, total_steps: int, max_steps: int | None) -> str:
-    """The sentence that a run begins with."""
-    if max_steps is not None:
-        return f"trying {min(max_steps, total_steps)} of {total_steps} steps in {directory}"
-    if begun == total_steps:
-        return f"{directory}: training is finished, {total_steps} steps"
-    if begun:
-        return f"{directory}: going on after step {begun} of {total_steps}"
-    return f"{directory}: training for {total_steps} steps"

@@ -51,17 +51,25 @@ def check_method(method: str, network: ExportedNetwork) -> None:
         )
 
 
-def prove_margins(method: str, network: ExportedNetwork, bounds: Sequence[NormBound]) -> Any:
+def prove_margins(
+    method: str,
+    network: ExportedNetwork,
+    bounds: Sequence[NormBound],
+    products: dict[tuple[int, int], NormBound] | None = None,
+) -> Any:
     """What the method has to prove once for the whole network; None for `product`.
 
     Args:
-        bounds: of the layers.
+        method: of `METHODS`.
+        network: to be certified.
+        bounds: of its layers.
+        products: for `liplt`, as `prove_products` returns them; proved here without.
     """
     if method == PRODUCT:
         return None
     stages = stages_of(network)
     if method == LIPLT:
-        return liplt_bound(stages.maps, stages.slopes, stages.rows)
+        return liplt_bound(stages.maps, stages.slopes, stages.rows, products)
     norms = [bounds[number].value for number in stages.numbers]
     weights = [each.weight for each in stages.maps]
     return curvature_bounds(weights, norms, stages.slopes, stages.rows)

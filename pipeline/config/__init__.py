@@ -15,7 +15,13 @@ from pipeline.config.data import (
     RandAugmentConfig,
     ResizedCropConfig,
 )
-from pipeline.config.reading import first_difference, known_keys, load, parse, save
+from pipeline.config.diffusion import (
+    DiffusionConfig,
+    FilterConfig,
+    MonitorConfig,
+    SamplingConfig,
+)
+from pipeline.config.reading import checked, first_difference, known_keys, load, parse, save
 from pipeline.config.run import (
     CertificationConfig,
     CheckpointConfig,
@@ -36,15 +42,20 @@ __all__ = [
     "ClusterConfig",
     "DataConfig",
     "DeepSpeedConfig",
+    "DiffusionConfig",
     "EpsilonConfig",
+    "FilterConfig",
     "GeneratedConfig",
     "ModelConfig",
+    "MonitorConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
     "RandAugmentConfig",
     "ResizedCropConfig",
     "RunConfig",
+    "SamplingConfig",
     "TrainingConfig",
+    "checked",
     "first_difference",
     "known_keys",
     "load",

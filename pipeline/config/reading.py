@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.run import RunConfig
+from pipeline.config.section import Section
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,6 +63,20 @@ def parse(tree: dict[str, Any], source: str = "config") -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as errors:
         raise ValueError(f"{source}: {_sentence(errors)}") from None
+
+
+def checked(section: type[SectionType], values: dict[str, Any]) -> SectionType:
+    """One section from values of a command line, for doors that have no config file.
+
+    Raises:
+        ValueError: a value is out of range, naming it as an argument.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as errors:
+        error = errors.errors()[0]
+        key = ".".join(str(part) for part in error["loc"]).replace("_", "-")
+        raise ValueError(f"--{key} {error['input']!r}: {error['msg'].lower()}") from None
 
 
 def save(config: RunConfig, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The config of a run: its sections, data and cluster apart.
+"""The config of a run: its sections, data, diffusion and cluster apart.
 
 Notable:
 - The one open section is `model`: its further keys are the options of `build_model`, and
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline.config.cluster import ClusterConfig
 from pipeline.config.data import DataConfig
+from pipeline.config.diffusion import DiffusionConfig, SamplingConfig
 from pipeline.config.section import Section
 from pipeline.types import Epsilon
 
@@ -98,14 +99,17 @@ class TrainingConfig(Section):
     """Length, batch and precision."""
 
     epochs: int = Field(1, gt=0)
+    steps: int = Field(0, ge=0)
+    """Length in steps, where it is no whole number of epochs (an equal time for several networks);
+    0 takes `epochs`, any other number replaces it."""
     batch_size: int = Field(256, gt=0)
     accumulation: int = Field(1, gt=0)
     """Micro-batches a step; batch_size must be divisible by processes × accumulation."""
     warmup_epochs: float = Field(0, ge=0)
     """Linear warm-up of the learning rate before the cosine."""
-    schedule: Literal["cosine", "triangular"] = "cosine"
-    """Of the learning rate: half a cosine to zero, or up to 40 % of the training, down to a
-    twentieth at 80 % and to zero at the end (CPL, Section 5.1)."""
+    schedule: Literal["cosine", "constant", "triangular"] = "cosine"
+    """Of the learning rate: half a cosine to zero; the same to the end; or up to 40 % of the
+    training, down to a twentieth at 80 % and to zero at the end (CPL, Section 5.1)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     validate_every: int = Field(1, ge=0)
     """Epochs between validations; 0 validates after the last epoch only."""
@@ -113,6 +117,10 @@ class TrainingConfig(Section):
     """Steps between rows of metrics.jsonl and points in TensorBoard."""
     log_samples: bool = False
     """Write which samples every step used, to `samples/` in the run directory."""
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """T, steps of the whole training."""
+        return self.steps or self.epochs * steps_per_epoch
 
 
 class DeepSpeedConfig(Section):
@@ -160,7 +168,7 @@ class RunConfig(Section):
     name: str
     """The run directory is `output`/`name`."""
     output: str = "runs"
-    task: Literal["train", "certify"] = "train"
+    task: Literal["train", "certify", "ddpm_train", "ddpm_sample"] = "train"
     seed: int = Field(0, ge=0)
     engine: Literal["accelerate", "deepspeed"] = "accelerate"
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
@@ -172,6 +180,8 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     certification: CertificationConfig = CertificationConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sampling: SamplingConfig = SamplingConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @property

@@ -16,6 +16,11 @@ from pipeline.data.generated import classes_of_generated, open_generated
 from pipeline.data.mixing import check_batch_size
 from pipeline.data.pictures import Pictures, Preset, SubsetPictures, open_pictures
 from pipeline.data.sources import FORMS, Split
+from pipeline.diffusion.generate import check_target
+from pipeline.diffusion.network import build_denoiser
+from pipeline.diffusion.sampler import Settings
+from pipeline.diffusion.train import check_engine
+from pipeline.diffusion.training_data import TrainingData
 from pipeline.launchers import scheduler
 from pipeline.launchers.folder import JobFolder
 from pipeline.launchers.scheduler import Partition, SchedulerError
@@ -41,21 +46,40 @@ def check_run(config: RunConfig) -> None:
     Raises:
         ValueError: one of them cannot work.
     """
-    _check_network(config)
-    if config.task == "train":
+    if config.task.startswith("ddpm"):
+        _check_generator(config)
+    else:
+        _check_network(config)
+    trains = config.task in ("train", "ddpm_train")
+    if trains:
         training = config.training
         ratio = None if config.data.generated is None else config.data.generated.parts
         check_batch_size(training.batch_size, config.cluster.tasks, training.accumulation, ratio)
         learning_rate_of(config, steps_per_epoch=1)
         EpsilonRamp.of(config, steps_per_epoch=1)
-        real = _check_data(config, "data.train", config.data.train, "train", "train")
+        preset: Preset = "train" if config.task == "train" else "exact"
+        real = _check_data(config, "data.train", config.data.train, "train", preset)
         config = _check_generated(config, real)
-    _check_data(config, "data.val", config.data.val, "val", "exact")
-    if config.task == "train":
+    if not config.task.startswith("ddpm"):
+        _check_data(config, "data.val", config.data.val, "val", "exact")
+    if trains:
         _check_directory(config.directory)
         refuse_other_run(config, config.directory)
     elif not (config.directory / "config.yaml").is_file():
         raise ValueError(f"{config.directory} holds no run to {config.task}: give its --name")
+
+
+def _check_generator(config: RunConfig) -> None:
+    """The denoiser without its numbers, what it trains on, or what is drawn from it."""
+    with torch.device("meta"):
+        build_denoiser(config.model)
+    if config.task == "ddpm_train":
+        check_engine(config)
+        return
+    sampling, out = config.sampling, check_target(config.sampling)
+    TrainingData.read(config.directory)
+    Settings(config.diffusion.timesteps, sampling.steps, sampling.sampler).scheduler()
+    _check_directory(out.parent)
 
 
 def active_job(config: RunConfig) -> ActiveJob | None:

@@ -12,6 +12,7 @@ from pipeline.layers.aol import AolConv2d
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.conv2d import Conv2d
 from pipeline.layers.cpl import ConvexPotentialConv2d
+from pipeline.layers.fourier import CayleyConv2d, LotConv2d
 from pipeline.layers.group_sort import GroupSort
 from pipeline.layers.householder import Householder
 from pipeline.layers.isometries import SwapTokens
@@ -26,7 +27,10 @@ from pipeline.models.options import named_sequence
 
 TRANSFORMERS = ("spatial_mlp_liffn", "spatial_mlp_ffn", "l2_attention_ffn")
 """Appendix I: what stands for self-attention, and for the feed-forward block."""
-BLOCKS = ("linear", "convolution", "residual", "aol", "bcop", "soc", "cpl", "sll", *TRANSFORMERS)
+BLOCKS = (
+    "linear", "convolution", "residual", "aol", "bcop", "soc", "lot", "cayley", "cpl", "sll",
+    *TRANSFORMERS,
+)  # fmt: skip
 ACTIVATIONS = ("minmax", "householder", "group_sort")
 KERNEL = 3
 GROUP = 4
@@ -104,4 +108,8 @@ def _layer(kind: str, width: int, depth: int, size: int) -> LipschitzLayer:
         return BcopConv2d(width, KERNEL)
     if kind == "soc":
         return SkewExponential(width, KERNEL, size)
+    if kind == "lot":
+        return LotConv2d(width, KERNEL, size)
+    if kind == "cayley":
+        return CayleyConv2d(width, KERNEL, size)
     return Conv2d(width, width, KERNEL, 1, KERNEL // 2, input_size=size)

@@ -71,7 +71,11 @@ class Sweep:
 
 
 def plan(
-    source: Path, overrides: Sequence[str], axes: Sequence[Axis], seeds: Sequence[int]
+    source: Path,
+    overrides: Sequence[str],
+    axes: Sequence[Axis],
+    seeds: Sequence[int],
+    open_keys: Sequence[str] = (),
 ) -> Sweep:
     """Work out every run and check all that can be checked before one starts. Writes nothing.
 
@@ -80,6 +84,7 @@ def plan(
         overrides: `--key value` words for all runs, as `pipeline.config.load` takes them.
         axes: of the grid.
         seeds: of each point.
+        open_keys: not settled yet (`budget`): runs that lie there may differ in them.
 
     Raises:
         ValueError: a key or value that some point's config does not take, runs that are the same
@@ -96,7 +101,7 @@ def plan(
     _check_models(runs)
     directory = runs[0].config.directory.parent
     sweep = Sweep(name, directory, source, tuple(axes), tuple(points), runs)
-    _refuse_other_sweep(sweep)
+    _refuse_other_sweep(sweep, {*sweep.keys, *open_keys})
     return sweep
 
 
@@ -192,7 +197,7 @@ def _begun(directory: Path) -> bool:
     return any(directory.glob("checkpoints/step_*")) and (directory / "config.yaml").is_file()
 
 
-def _refuse_other_sweep(sweep: Sweep) -> None:
+def _refuse_other_sweep(sweep: Sweep, keys: set[str]) -> None:
     """Raise if runs of another config lie in the sweep's directory."""
     found = {run.config.directory: difference(run) for run in sweep.runs}
     for directory in sorted(path.parent for path in sweep.directory.glob("*/config.yaml")):
@@ -200,7 +205,7 @@ def _refuse_other_sweep(sweep: Sweep) -> None:
             found[directory] = configs.first_difference(
                 configs.load(directory / "config.yaml"),
                 sweep.runs[0].config,
-                MAY_CHANGE | FOUND | {"seed", *sweep.keys},
+                MAY_CHANGE | FOUND | {"seed", *keys},
             )
     for directory, differs in found.items():
         if differs:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 from pipeline.checkpoint.fragments import Part, SavedState
 from pipeline.distributed import current_world
 from pipeline.training.engine import Engine
+from pipeline.training.outputs import as_float32
 from pipeline.training.replicated_state import load_replicated_state, replicated_state
-from pipeline.types import Prediction
 
 
 class AccelerateEngine(Engine):
@@ -59,17 +60,12 @@ class AccelerateEngine(Engine):
         self._bf16 = precision == "bf16"
         self._norm: Tensor | None = None
 
-    def forward(self, images: Tensor) -> Prediction:
+    def forward(self, *inputs: Tensor) -> Any:
         """See `Engine.forward`."""
         autocast = self._bf16 and self.module.training
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            prediction: Prediction = self._wrapped(images)
-        return Prediction(
-            prediction.logits.float(),
-            prediction.margin_lipschitz.float(),
-            prediction.layer_lipschitz.float(),
-            None if prediction.curvature is None else prediction.curvature.float(),
-        )
+            output = self._wrapped(*inputs)
+        return as_float32(output)
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:

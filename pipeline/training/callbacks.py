@@ -32,8 +32,9 @@ class StepRecord:
     """Means of the objective's per-sample metrics; `correct` is the clean accuracy."""
     epsilon: float
     learning_rate: float
-    lipschitz: float
-    """K, the largest margin Lipschitz constant, as estimated in the forward of this step."""
+    lipschitz: float | None
+    """K, the largest margin Lipschitz constant, as estimated in the forward of this step; None
+    where the model is no classifier."""
     layer_lipschitz: list[float]
     """Estimate of each normed layer, in network order."""
     gradient_norm: float
@@ -65,6 +66,8 @@ class EpochRecord:
     last: bool
     """No epoch comes after it."""
     numbers: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+    """By name, [3, height, width] uint8, for TensorBoard."""
 
 
 class Callback:

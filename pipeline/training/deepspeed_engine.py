@@ -39,10 +39,10 @@ from pipeline.distributed import (
 )
 from pipeline.training.deepspeed_timing import time_collectives
 from pipeline.training.engine import Engine
+from pipeline.training.outputs import as_float32, tensors_of
 from pipeline.training.replicated_state import load_replicated_state, replicated_state
 from pipeline.training.zero_layout import FlatLayout, Layout, ParameterLayout
 from pipeline.training.zero_state import load_sharded_state, sharded_state
-from pipeline.types import Prediction
 
 BUCKET = 25_000_000
 """Most values in one message between ranks: 100 MB of float32."""
@@ -82,9 +82,10 @@ class DeepSpeedEngine(Engine):
         _make_group(self.world)
         names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
         size = sum(param.numel() for param in names)
+        self._wrapped = _Wrapped(model, precision == "bf16")
         self._engine, zero, *_ = self._deepspeed.initialize(
             args=SimpleNamespace(device_rank=self.device.index or 0),
-            model=_Wrapped(model, precision == "bf16"),
+            model=self._wrapped,
             optimizer=optimizer,
             config=deepspeed_config(stage, size),
         )
@@ -96,9 +97,9 @@ class DeepSpeedEngine(Engine):
         elif stage:
             self._layout = FlatLayout(zero, names)
 
-    def forward(self, images: Tensor) -> Prediction:
+    def forward(self, *inputs: Tensor) -> Any:
         """See `Engine.forward`."""
-        return Prediction(*self._engine(images))
+        return self._wrapped.put_together(self._engine(*inputs))
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
@@ -181,28 +182,32 @@ class DeepSpeedEngine(Engine):
 
 
 class _Wrapped(nn.Module):
-    """What DeepSpeed wraps: images to the tensors of a `Prediction`, float32.
+    """What DeepSpeed wraps: inputs to the tensors of the model's output, float32.
 
     DeepSpeed finds tensors in tuples, not in dataclasses. So the model's `forward` is called
-    without its hooks, and no module that has hooks of DeepSpeed returns a `Prediction`.
+    without its hooks, and no module that has hooks of DeepSpeed returns a dataclass.
     """
 
     def __init__(self, model: nn.Module, bf16: bool) -> None:
         super().__init__()
         self.model = model
         self.bf16 = bf16
+        self._kind: type[Any] | None = None
+        self._names: list[str] = []
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """[B, C, H, W] -> logits, margin_lipschitz, layer_lipschitz, and curvature if any."""
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The fields of the output that are not None."""
         autocast = self.bf16 and self.model.training
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
-            prediction: Prediction = self.model.forward(images)
-        return (
-            prediction.logits.float(),
-            prediction.margin_lipschitz.float(),
-            prediction.layer_lipschitz.float(),
-            *([] if prediction.curvature is None else [prediction.curvature.float()]),
-        )
+        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=autocast):
+            output = self.model.forward(*inputs)
+        tensors = tensors_of(as_float32(output))
+        self._kind, self._names = type(output), list(tensors)
+        return tuple(tensors.values())
+
+    def put_together(self, tensors: tuple[Tensor, ...]) -> Any:
+        """What the last `forward` took apart."""
+        assert self._kind is not None, "put_together comes after forward"
+        return self._kind(**dict(zip(self._names, tensors, strict=True)))
 
 
 def deepspeed_config(stage: int, size: int) -> Mapping[str, Any]:

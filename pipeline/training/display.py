@@ -28,14 +28,12 @@ class Display(Callback):
     def on_step_end(self, record: StepRecord) -> None:
         """Move the bar."""
         assert self._bar is not None
-        self._bar.advance(
-            record.images,
-            epoch=f"{record.epoch + 1}",
-            loss=f"{record.loss:.3f}",
-            **_clean(record),
-            epsilon=f"{record.epsilon:.3g}",
-            K=f"{record.lipschitz:.3g}",
-        )
+        shown = {"epoch": f"{record.epoch + 1}", "loss": f"{record.loss:.3f}"}
+        if record.lipschitz is not None:
+            shown |= _clean(record)
+            shown["epsilon"] = f"{record.epsilon:.3g}"
+            shown["K"] = f"{record.lipschitz:.3g}"
+        self._bar.advance(record.images, **shown)
 
     def on_epoch_end(self, record: EpochRecord) -> None:
         """One line of what the validation found."""

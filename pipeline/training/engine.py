@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.checkpoint.fragments import Part, SavedState
 from pipeline.distributed import World
-from pipeline.types import Prediction
 
 
 class Engine(ABC):
@@ -30,12 +30,21 @@ class Engine(ABC):
     """The model as built: for modes, names and buffers. It is called through `forward` only."""
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Prediction:
-        """One forward of the wrapped model; the prediction is float32.
+    def forward(self, *inputs: Tensor) -> Any:
+        """One forward of the wrapped model.
 
         Args:
-            images: [B, C, H, W] float32 in [0, 1] on `device`. Every rank calls it equally often.
+            inputs: what the model takes, on `device`: images [B, C, H, W] float32 in [0, 1] and,
+                for a denoiser, timesteps and labels. Every rank calls it equally often.
+
+        Returns:
+            What the model returns (`outputs.py`), in float32: a `Prediction` of a classifier.
         """
+
+    def hold_power_iteration(self, hold: bool) -> None:
+        """Have the training estimates of norms stay as they are; of no effect on other models."""
+        if hasattr(self.module, "hold_power_iteration"):
+            self.module.hold_power_iteration = hold  # type: ignore[assignment]
 
     @abstractmethod
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:

@@ -57,7 +57,7 @@ def explain(
     findings = []
     for batch in micro_batches:
         with torch.no_grad(), _first_bad_output(engine.module) as found:
-            engine.module.hold_power_iteration = True  # type: ignore[assignment]
+            engine.hold_power_iteration(True)
             losses = objective(engine.forward, batch, epsilon)
         with engine.whole_model() as model:
             bad = _bad_parameters(model)
@@ -103,8 +103,10 @@ def _bad_parameters(model: nn.Module) -> list[str]:
     ]
 
 
-def _bad_estimates(model: nn.Module, prediction: Prediction) -> list[str]:
+def _bad_estimates(model: nn.Module, prediction: Prediction | None) -> list[str]:
     """A sentence for each Lipschitz estimate that is not finite."""
+    if prediction is None:
+        return []
     finite = prediction.layer_lipschitz.isfinite().tolist()
     names = getattr(model, "norm_names", [str(number) for number in range(len(finite))])
     found = [

@@ -23,13 +23,13 @@ from torch import Tensor
 from pipeline.data.base import TrainLoader
 from pipeline.data.mixing import check_batch_size
 from pipeline.distributed import sum_over_ranks
-from pipeline.objectives.base import Losses, Objective
+from pipeline.objectives.base import Losses, Objective, Stepwise
 from pipeline.stopwatch import Stopwatch, mark
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.engine import Engine
 from pipeline.training.feed import on_device
 from pipeline.training.guards import NonFiniteError, explain
-from pipeline.types import Batch
+from pipeline.types import Batch, Prediction
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Plan:
     epsilon: Callable[[int], float]
     """Training ε of a step, counted from 0."""
     clip_norm: float | None = None
+    steps: int = 0
+    """Length in steps, which may end within an epoch; 0 for `epochs`."""
     max_steps: int | None = None
     """Leave after this many steps of the run; the schedules are those of the whole run."""
     generated: int = 0
@@ -80,7 +82,7 @@ class Loop:
         self.plan = plan
         self.callbacks = list(callbacks)
         self.wants_to_stop = wants_to_stop
-        self.total_steps = plan.epochs * loader.steps_per_epoch
+        self.total_steps = plan.steps or plan.epochs * loader.steps_per_epoch
 
     def run(self, step: int = 0) -> int:
         """Train on after `step` finished steps.
@@ -114,7 +116,7 @@ class Loop:
                     callback.on_step_end(record)
                 if leaves:
                     break
-            if step % self.loader.steps_per_epoch == 0:
+            if record.ends_epoch:
                 ended = EpochRecord(step, epoch, last=step == self.total_steps)
                 for callback in self.callbacks:
                     callback.on_epoch_end(ended)
@@ -126,10 +128,12 @@ class Loop:
         learning_rate, epsilon = plan.learning_rate(step), plan.epsilon(step)
         micro_batches = batch.split(plan.accumulation)
         engine.module.train()
+        if isinstance(self.objective, Stepwise):
+            self.objective.begin_step(step)
         parts = []
         for number, micro in enumerate(micro_batches):
             # One advance of the power iteration a step, however the batch is cut.
-            engine.module.hold_power_iteration = number > 0  # type: ignore[assignment]
+            engine.hold_power_iteration(number > 0)
             with engine.micro_batch(last=number == plan.accumulation - 1):
                 with watch.part("forward"):
                     losses = self.objective(engine.forward, micro, epsilon)
@@ -141,7 +145,7 @@ class Loop:
             parts.append(_sums(losses, micro.is_generated if plan.generated else None))
             for callback in self.callbacks:
                 callback.on_micro_batch(micro, losses)
-        engine.module.hold_power_iteration = False  # type: ignore[assignment]
+        engine.hold_power_iteration(False)
 
         # Everything the host wants to know of this step comes over in one transfer.
         votes = [
@@ -151,11 +155,11 @@ class Loop:
         ]
         counts = torch.tensor(votes, dtype=torch.float64, device=engine.device)
         sums = sum_over_ranks(torch.cat([torch.stack(parts).sum(0), counts]))
-        prediction = losses.prediction
         with torch.no_grad():
-            shared = [engine.gradient_norm(), prediction.margin_lipschitz.max()]
-            numbers = torch.cat([sums, torch.stack(shared).double(), prediction.layer_lipschitz])
-        *totals, stops, busy, due, norm, lipschitz = numbers[: len(sums) + 2].tolist()
+            norms = engine.gradient_norm().double().reshape(1)
+            numbers = torch.cat([sums, norms, *_steepness(losses.prediction)]).tolist()
+        *totals, stops, busy, due, norm = numbers[: len(sums) + 1]
+        lipschitz, *layer_lipschitz = numbers[len(sums) + 1 :] or [None]
         names = ["loss", *losses.metrics]
         means = {name: totals.pop(0) / plan.batch_size for name in names}
         loss = means.pop("loss")
@@ -176,9 +180,9 @@ class Loop:
             epsilon=epsilon,
             learning_rate=learning_rate,
             lipschitz=lipschitz,
-            layer_lipschitz=numbers[len(sums) + 2 :].tolist(),
+            layer_lipschitz=layer_lipschitz,
             gradient_norm=norm,
-            ends_epoch=done % self.loader.steps_per_epoch == 0,
+            ends_epoch=done % self.loader.steps_per_epoch == 0 or done == self.total_steps,
             leaves=stops > 0 or done in (self.total_steps, plan.max_steps),
             busy=int(busy),
             due=due > 0,
@@ -201,6 +205,16 @@ def _gradients_marked(engine: Engine) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _steepness(prediction: Prediction | None) -> list[Tensor]:
+    """K and the estimate of each layer, float64; nothing where no classifier was asked."""
+    if prediction is None:
+        return []
+    return [
+        prediction.margin_lipschitz.max().double().reshape(1),
+        prediction.layer_lipschitz.double(),
+    ]
 
 
 def _sums(losses: Losses, is_generated: Tensor | None) -> Tensor:

@@ -30,6 +30,8 @@ MAY_CHANGE = {
     "training.log_samples",
     "checkpoint",
     "certification",
+    "diffusion.monitor",
+    "sampling",
     "cluster",
 }
 """Keys that change neither the weights nor a logged number, so that a run may go on without them.

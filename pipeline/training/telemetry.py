@@ -89,13 +89,12 @@ class Telemetry(Callback):
         seconds = {name: round(total / self._steps, 6) for name, total in self._seconds.items()}
         self._images, self._since = 0, now
         self._steps, self._seconds = 0, dict.fromkeys(PARTS, 0.0)
-        row = {
+        row: dict[str, Any] = {
             "kind": "step",
             "step": record.step,
             "epoch": record.epoch,
             **_named({"loss": record.loss, **record.metrics}),
-            "epsilon": record.epsilon,
-            "lipschitz": record.lipschitz,
+            **_of_classifiers(record),
             "gradient_norm": record.gradient_norm,
             "learning_rate": record.learning_rate,
             **{origin: _named(means) for origin, means in record.by_origin.items()},
@@ -109,6 +108,9 @@ class Telemetry(Callback):
         """Write the epoch's row."""
         row = {"kind": "epoch", "step": record.step, "epoch": record.epoch, **record.numbers}
         self._write(row, "epoch")
+        for name, picture in record.pictures.items():
+            if self._board is not None:
+                self._board.add_image(name, picture, record.step)
         finished = record.epoch + 1
         self._shows_pictures = finished & (finished - 1) == 0
         # Validation and checkpoints are not training: the next row's speed does not count them.
@@ -142,6 +144,13 @@ class Telemetry(Callback):
         """A point of a TensorBoard curve; what is no number makes none."""
         if isinstance(value, int | float):
             self._board.add_scalar(tag, value, step)
+
+
+def _of_classifiers(record: StepRecord) -> dict[str, Any]:
+    """The radius and the steepness, where they mean something."""
+    if record.lipschitz is None:
+        return {}
+    return {"epsilon": record.epsilon, "lipschitz": record.lipschitz}
 
 
 def cut_back(path: Path, step: int) -> None:

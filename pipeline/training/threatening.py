@@ -37,6 +37,7 @@ class ThreateningClasses(Callback):
 
     def on_micro_batch(self, batch: Batch, losses: Losses) -> None:
         """Remember the threatening class of this rank's images."""
+        assert losses.threatening is not None, "of a classifier"
         places = batch.sample_ids.masked_fill(batch.is_generated, self._size)
         self._now[places] = losses.threatening.to(torch.int32)
 

@@ -24,10 +24,11 @@ from pipeline.certify.rounding import LayerError
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.lipschitz.power_iteration import NormRequest, estimate_norms
-from pipeline.verify.forward import LayerError as IndependentError
 from pipeline.verify.forward import _evaluate as independent_forward
 from pipeline.verify.inspection import Inspection
-from pipeline.verify.layers import Layer, read_layer
+from pipeline.verify.layers import Layer
+from pipeline.verify.reading import read_layer
+from pipeline.verify.rounding import LayerError as IndependentError
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import TensorStore
 
@@ -103,6 +104,8 @@ def frozen_norm(layer: LipschitzLayer, twin: ExportedLayer) -> Tensor | None:
     if twin.kind == "skew_exponential":
         return torch.tensor(unit)
     step = float(twin.tensors()[f"{twin.name}.step"][0])
+    if twin.kind == "implicit_potential":
+        return torch.tensor(math.sqrt(2 / step - 2))
     return torch.tensor(unit * math.sqrt(2 / step))
 
 

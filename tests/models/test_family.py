@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.certify.certificate import load_network
+from pipeline.layers.scale import Scale
 from pipeline.models import build_model, list_models
 from pipeline.models.blocks import ACTIVATIONS, BLOCKS
 from pipeline.models.network import LipschitzNetwork
@@ -29,6 +30,8 @@ NETWORKS = {
     "cpl": ("cpl", POTENTIALS),
     "cpl, max, LLN": ("cpl", POTENTIALS | {"pooling": "max", "head": "normalized"}),
     "cpl, split flow": ("cpl", POTENTIALS | {"skew": True}),
+    "cpl, Proposition 2": ("cpl", POTENTIALS | {"scale": True}),
+    "implicit": ("cpl", POTENTIALS | {"layer": "implicit"}),
     "sll": ("cpl", POTENTIALS | {"layer": "sll"}),
 }
 
@@ -192,6 +195,11 @@ def test_names_by_pattern() -> None:
         ("cpl", {"pooling": "mean"}, "model.pooling is 'mean', expected one of average, max"),
         ("cpl", {"step": -1.0}, "model.step is -1.0, expected a finite number above 0"),
         ("cpl", {"layer": "sll", "step": 1.0}, "model.layer is sll"),
+        ("cpl", {"layer": "implicit", "skew": True}, "model.layer is implicit: drop one"),
+        ("convnet", {"depth": 0}, "model.depth is 0, expected a whole number of at least 1"),
+        ("lot_net", {"width": 15}, "needs an even number: take 14 or 16"),
+        ("liresnett", {}, "did you mean 'liresnet'"),
+        ("liresnet", {"widht": 8}, "did you mean 'width'"),
         ("resnet", {"width": 7}, "needs an even number: take 6 or 8"),
         ("liresnet", {"block": "conv"}, "model.block is 'conv', expected one of linear"),
         ("liresnet", {"activation": "group_sort", "width": 6}, "not a multiple of 4"),
@@ -205,6 +213,49 @@ def test_mistakes_of_a_user(name: str, options: dict, sentence: str) -> None:
 def test_an_image_size_without_a_stem() -> None:
     with pytest.raises(ValueError, match=r"model\.image_size is 48, but cpl has stems for 8, 28"):
         build_model("cpl", 10, 48)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet", "aol_net", "liresnet_l6w128"])
+def test_an_image_size_without_a_stem_of_the_family(name: str) -> None:
+    with pytest.raises(ValueError, match=r"model\.image_size is 33, but liresnet has stems for 8"):
+        build_model(name, 10, 33)
+
+
+def test_a_scale_that_is_not_1_counts(tmp_path: Path) -> None:
+    """Proposition 2: √ρ multiplies Λ, in training and in the certificate."""
+    model = made("cpl, Proposition 2")
+    factors = [module.factor for module in model.modules() if isinstance(module, Scale)]
+    with torch.no_grad():
+        for number, factor in enumerate(factors):
+            factor.fill_(0.5 + number)
+    steepness = float(np.prod([0.5 + number for number in range(len(factors))]))
+    estimate = model(torch.rand(1, 1, 8, 8)).layer_lipschitz.detach().prod()
+    assert float(estimate) == pytest.approx(steepness)
+    found = np.prod([layer.norm_bound().value for layer in model.export().layers])
+    assert found == pytest.approx(steepness, rel=1e-12)
+
+
+def test_the_layer_of_proposition_2() -> None:
+    """√ρ·x − 1/√ρ·WᵀTφ(Wx + b), WWᵀ ⪯ 2ρT⁻¹, is a convex potential of T^{1/2}W and a scale."""
+    torch.manual_seed(0)
+    rho, size = 1.7, 5
+    weight, bias = torch.randn(3, size).double(), torch.randn(3).double()
+    diagonal = 0.1 + torch.rand(3).double()
+    root = diagonal.sqrt()
+    potential = root[:, None] * weight
+    length = float(torch.linalg.matrix_norm(potential, 2))
+    diagonal, root, potential = (
+        diagonal * 2 * rho / length**2,
+        root * (2 * rho) ** 0.5 / length,
+        potential * (2 * rho) ** 0.5 / length,
+    )
+    gap = 2 * rho * (1 / diagonal).diag() - weight @ weight.T
+    assert float(torch.linalg.eigvalsh(gap)[0]) > -1e-12, "the condition of the proposition"
+    x = torch.randn(50, size).double()
+    hidden = torch.relu(x @ weight.T + bias)
+    paper = rho**0.5 * x - hidden * diagonal @ weight / rho**0.5
+    ours = x - torch.relu(x @ potential.T + root * bias) @ potential / rho
+    assert torch.allclose(paper, rho**0.5 * ours)
 
 
 def test_more_classes_than_features() -> None:

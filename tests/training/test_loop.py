@@ -166,6 +166,14 @@ def test_every_part_of_a_step_has_its_time() -> None:
     assert Stopwatch.active is None
 
 
+def test_a_length_in_steps_may_end_within_an_epoch() -> None:
+    seen = Epochs()
+    assert toy_loop(callbacks=[seen], steps=6, epochs=1).run() == 6
+    assert [(e.step, e.epoch, e.last) for e in seen.epochs] == [(4, 0, False), (6, 1, True)]
+    assert [r.ends_epoch for r in seen.records] == [False, False, False, True, False, True]
+    assert [r.leaves for r in seen.records] == [False] * 5 + [True]
+
+
 def test_a_finished_run_does_nothing() -> None:
     seen = Epochs()
     assert toy_loop(callbacks=[seen]).run(FAR) == FAR

@@ -182,3 +182,19 @@ def test_false_claims_of_a_residual_block(
     residual: Path, tmp_path: Path, change: Callable[[Certificate, Tensors], None], sentence: str
 ) -> None:
     assert sentence in verdict_of(residual, tmp_path, change)
+
+
+def test_tight_bounds_of_a_residual_block_are_lower_and_proved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model("resnet", 3, 8, 1, depth=1, width=4, features=8)
+    with torch.no_grad():
+        for found in model.modules():
+            if hasattr(found, "beta"):
+                found.beta.fill_(0.3)
+    folder = certified(model.export(), tmp_path, 4, tight=True)
+    verdict = verify_certificate(folder / "certificate", folder / "data.npz")
+    assert verdict.verified, verdict
+    block = layer(json.loads((folder / "certificate" / "certificate.json").read_text()), "residual")
+    assert [part["torus"] for part in block["evidence"]["parts"]] == [[None, None]] * 2
+    [plain] = [each for each in model.export().layers if each.kind == "residual"]
+    assert block["bound"] < plain.norm_bound().value * (1 - 1e-4)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,11 +82,38 @@ def write_beton(
     Raises:
         ValueError: anything that the user can mend, naming it. Finished shards are kept.
     """
+    check_out(out, force)
+    return write_source(open_source(spec, split), spec, split, storage, out, workers, on_error)
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Before anything is opened or computed.
+
+    Raises:
+        ValueError: the file is there, or has another ending.
+    """
     if out.suffix != ".beton":
         raise ValueError(f"--out {out} must end in .beton: the loaders know the format by that")
     if out.exists() and not force:
         raise ValueError(f"{out} exists: give --force to replace it, or another --out")
-    source = open_source(spec, split)
+
+
+def write_source(
+    source: Source,
+    spec: str,
+    split: Split,
+    storage: Storage,
+    out: Path,
+    workers: int = 0,
+    on_error: OnError = "stop",
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write an open source, replacing what is there. See `write_beton`.
+
+    Args:
+        spec: what the data card calls the source.
+        facts: further entries of the data card.
+    """
     samples = StoredSource(source, storage)
     layout = _layout(source, samples, storage)
     if source.passed_over:
@@ -115,6 +142,7 @@ def write_beton(
                     error.add_note("what is written is kept; the same command goes on from there")
                 raise
             card = data_card(spec, split, source, storage, read_beton(partial), parts.shards)
+            card |= facts or {}
             out.unlink(missing_ok=True)  # a new card must never lie beside the old file
             write_card(card, card_path(out))
             partial.replace(out)

@@ -1,0 +1,1 @@
+"""Generators: a class-conditional DDPM as a task on the training loop, and its sampler."""

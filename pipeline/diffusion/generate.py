@@ -1,0 +1,237 @@
+"""The task `ddpm_sample`: from a generator's run to a file of labelled samples and its data card.
+
+Notable:
+- Killed at any moment, the same call goes on: batches that are drawn stay, the file is written
+  beside and renamed. More samples of the same settings repeat those that there were.
+- The file is written by rank 0 in a thread, while all ranks meet every few seconds: however long it
+  takes, nobody waits longer in a collective.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from pipeline import config as configs
+from pipeline import distributed
+from pipeline.checkpoint import load_chosen
+from pipeline.checkpoint.background import Background
+from pipeline.config import RunConfig, SamplingConfig
+from pipeline.data.betons.storage import storage_of
+from pipeline.data.betons.write import check_out, write_source
+from pipeline.data.sources import Source
+from pipeline.diffusion.choice import Choice
+from pipeline.diffusion.classifier import Judge
+from pipeline.diffusion.draw import Draw
+from pipeline.diffusion.network import Denoiser, build_denoiser
+from pipeline.diffusion.npz import ForeignSamples, write_npz
+from pipeline.diffusion.provenance import similarity
+from pipeline.diffusion.sampler import Sampler, Settings
+from pipeline.diffusion.source import DrawnSource
+from pipeline.diffusion.store import DrawnBatches
+from pipeline.diffusion.train import AVERAGE
+from pipeline.diffusion.training_data import TrainingData
+from pipeline.distributed import World
+from pipeline.progress import say
+from pipeline.training.determinism import make_deterministic
+
+T = TypeVar("T")
+SECONDS_BETWEEN_MEETINGS = 5.0
+
+
+def generate(
+    run: Path, sampling: SamplingConfig, leave_if_asked: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
+    """Draw samples and write them. Every process of the launch calls it.
+
+    Args:
+        run: directory of a finished or unfinished run of the task `ddpm_train`.
+        sampling: what to draw.
+        leave_if_asked: called between batches; leaves by raising what is no `Exception`.
+
+    Returns:
+        The data card, on rank 0.
+
+    Raises:
+        ValueError: no such run, settings that cannot be, a file that is there already.
+    """
+    world = distributed.start()
+    device = distributed.local_device(world)
+    out = check_target(sampling)
+    config, trained_on = _run_of_generator(run)
+    make_deterministic(sampling.seed)
+    network, checkpoint = load_network(run, config, sampling.checkpoint, device)
+    settings = Settings(
+        config.diffusion.timesteps,
+        sampling.steps,
+        sampling.sampler,
+        sampling.guidance,
+        sampling.seed,
+        sampling.precision == "bf16" or (sampling.precision == "auto" and device.type == "cuda"),
+    )
+    sampler = Sampler(network, settings, device, sampling.compile)
+    judge = _filter(sampling, network, device)
+    facts: dict[str, Any] = {
+        "generator": str(run),
+        "checkpoint": checkpoint,
+        "weights_sha256": weights_sha256(network),
+        "training_data": {
+            "spec": trained_on.spec,
+            "num_samples": trained_on.num_samples,
+            "dataset_sha256": trained_on.dataset_sha256,
+        },
+        "drawn": asdict(settings) | {"batch_size": sampling.batch_size},
+        "filter": None if judge is None else _filter_facts(sampling, judge),
+        "versions": {name: metadata.version(name) for name in ("torch", "diffusers")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+    store = DrawnBatches(out)
+    with distributed.together():
+        if world.is_main:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            store.claim(_identity(facts, sampling), sampling.force)
+    began = time.monotonic()
+    choice = Draw(
+        sampler,
+        store,
+        sampling.count,
+        sampling.batch_size,
+        network.num_classes,
+        judge,
+        None if sampling.filter is None else sampling.filter.confidence,
+        leave_if_asked,
+    ).run(world)
+    say(f"drew {sampling.count:,} samples, {time.monotonic() - began:.0f} s in this start")
+    _report_filter(choice)
+    source = DrawnSource(
+        store, sampling.batch_size, choice.indices, trained_on.class_names, facts["drawn"] | facts
+    )
+    facts |= {"dropped_by_filter": choice.dropped}
+    if sampling.nearest:
+        picture = out.with_name(out.name + ".pairs.png")
+        facts["similarity"] = similarity(
+            source, config, trained_on, sampling.nearest, device, world, picture
+        )
+    card = _together_while(lambda: _write(source, f"ddpm:{run}", out, facts), world)
+    if world.is_main:
+        store.clear()
+    return card
+
+
+def convert(npz: Path, run: Path, out: Path, classifier: Path | None, force: bool) -> None:
+    """Write somebody else's samples, an .npz with `image` and `label`, as a .beton.
+
+    Args:
+        run: of a generator on the same data, for its classes and size.
+        classifier: run directory of one that checks the order of the classes.
+
+    Raises:
+        ValueError: as `ForeignSamples`, or the file is there.
+    """
+    check_out(out, force)
+    _, trained_on = _run_of_generator(run)
+    channels, height, width = trained_on.image_shape
+    shape = (channels, height, width)
+    device = distributed.local_device(distributed.start())
+    judge = None if classifier is None else Judge(classifier, device)
+    if judge is not None:
+        judge.check(shape, len(trained_on.class_names))
+    source = ForeignSamples(npz, trained_on.class_names, shape, judge)
+    write_source(source, f"npz:{npz}", "train", storage_of("exact"), out)
+
+
+def check_target(sampling: SamplingConfig) -> Path:
+    """The file to be.
+
+    Raises:
+        ValueError: none is named, it has another ending, or it is there.
+    """
+    if sampling.out is None:
+        raise ValueError("key 'sampling.out' is missing: give a .beton or .npz file")
+    out = Path(sampling.out)
+    if out.suffix not in (".beton", ".npz"):
+        raise ValueError(f"--out {out} must end in .beton or .npz")
+    if out.exists() and not sampling.force:
+        raise ValueError(f"{out} exists: give --force to replace it, or another --out")
+    return out
+
+
+def load_network(
+    run: Path, config: RunConfig, checkpoint: str, device: torch.device
+) -> tuple[Denoiser, int]:
+    """The network with its averaged weights, and the step that they are of. A collective.
+
+    Raises:
+        ValueError: no such checkpoint, or none of a generator.
+    """
+    network = build_denoiser(config.model)
+    chosen = load_chosen(run / "checkpoints", checkpoint, say)
+    weights = chosen.tensors.part(AVERAGE)
+    weights.pop("updates")
+    network.load_state_dict(weights)
+    say(f"drawing from {run} as it was after step {chosen.step}")
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval(), chosen.step
+
+
+def weights_sha256(network: Denoiser) -> str:
+    """Over names and values of all weights."""
+    sha256 = hashlib.sha256(b"certline weights 1\n")
+    for name, value in sorted(network.state_dict().items()):
+        sha256.update(f"{name} {list(value.shape)}\n".encode())
+        sha256.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return sha256.hexdigest()
+
+
+def _run_of_generator(run: Path) -> tuple[RunConfig, TrainingData]:
+    trained_on = TrainingData.read(run)
+    return configs.load(run / "config.yaml"), trained_on
+
+
+def _filter(sampling: SamplingConfig, network: Denoiser, device: torch.device) -> Judge | None:
+    if sampling.filter is None:
+        return None
+    judge = Judge(Path(sampling.filter.classifier), device)
+    judge.check(network.image_shape, network.num_classes)
+    return judge
+
+
+def _filter_facts(sampling: SamplingConfig, judge: Judge) -> dict[str, Any]:
+    assert sampling.filter is not None
+    return {"classifier": judge.name, "confidence": sampling.filter.confidence}
+
+
+def _identity(facts: dict[str, Any], sampling: SamplingConfig) -> dict[str, Any]:
+    """All that the drawn batches depend on; the confidence that is asked for is not among it."""
+    judge = None if sampling.filter is None else facts["filter"]["classifier"]
+    kept = ("weights_sha256", "versions", "device")
+    return {key: facts[key] for key in kept} | facts["drawn"] | {"classifier": judge}
+
+
+def _report_filter(choice: Choice) -> None:
+    if choice.dropped:
+        tried = choice.dropped + len(choice.indices)
+        say(f"the filter dropped {choice.dropped:,} of {tried:,} ({choice.dropped / tried:.1%})")
+
+
+def _write(source: Source, spec: str, out: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    if out.suffix == ".npz":
+        return write_npz(source, spec, out, facts)
+    return write_source(source, spec, "train", storage_of("exact"), out, facts=facts)
+
+
+def _together_while(job: Callable[[], T], world: World) -> T | None:
+    """Rank 0's job, for however long; its result on rank 0. A collective."""
+    work = Background(job) if world.is_main else None
+    while distributed.broadcast_object(work is not None and work.busy):
+        time.sleep(SECONDS_BETWEEN_MEETINGS if world.size > 1 else 0.05)
+    with distributed.together():
+        return None if work is None else work.result()
+    return None

@@ -1,0 +1,93 @@
+"""Looks at what a generator draws while it trains: a grid, and a Fréchet distance.
+
+Notable: every look draws the same samples (seed 0) with the averaged weights, so that grids show
+the training and not the chance. Batches are divided over the ranks.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.config import MonitorConfig
+from pipeline.data.base import BlockLoader
+from pipeline.diffusion.classifier import Judge
+from pipeline.diffusion.frechet import Moments, frechet_distance
+from pipeline.diffusion.network import Denoiser
+from pipeline.diffusion.sampler import Sampler, Settings, classes_and_numbers
+from pipeline.distributed import broadcast_object, my_share
+from pipeline.training.callbacks import Callback, EpochRecord
+from pipeline.training.picture_grid import picture_grid
+
+
+class SampleMonitor(Callback):
+    """Adds `samples/grid` to the epoch's pictures and `frechet_distance` to its numbers.
+
+    Args:
+        network: with the weights that samples are drawn with.
+        timesteps: T.
+        monitor: the section of the config.
+        judge: gives features; None for no distance.
+        training: exact training images, for the same features.
+        device: of the network.
+    """
+
+    def __init__(
+        self,
+        network: Denoiser,
+        timesteps: int,
+        monitor: MonitorConfig,
+        judge: Judge | None,
+        training: BlockLoader,
+        device: torch.device,
+    ) -> None:
+        settings = Settings(timesteps, min(monitor.steps, timesteps), guidance=monitor.guidance)
+        self._sampler = Sampler(network, settings, device)
+        self._num_classes = network.num_classes
+        self._monitor = monitor
+        self._judge = judge
+        self._training = training
+        self._reference: Moments | None = None
+
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        """Look, if it is time."""
+        monitor = self._monitor
+        due = record.last or (monitor.every and (record.epoch + 1) % monitor.every == 0)
+        if not (due and monitor.images):
+            return
+        drawn: Moments | None = None
+        grid = None
+        batches = -(-monitor.images // monitor.batch_size)
+        for batch in my_share(batches):
+            first = batch * monitor.batch_size
+            indices = torch.arange(first, min(first + monitor.batch_size, monitor.images))
+            images = self._sampler(*classes_and_numbers(indices, self._num_classes))
+            if batch == 0:
+                grid = picture_grid(images / 255)
+            if self._judge is not None:
+                features = self._judge.features(images)
+                drawn = drawn or Moments.empty(features.shape[1], features.device)
+                drawn.add(features)
+        grid = broadcast_object(grid)
+        if grid is not None:
+            record.pictures["samples/grid"] = grid
+        if self._judge is not None:
+            reference = self._moments_of_training(self._judge)
+            drawn = drawn or reference.none()  # a rank without a batch adds nothing
+            distance = frechet_distance(drawn.over_ranks(), reference)
+            record.numbers["frechet_distance"] = distance
+
+    def _moments_of_training(self, judge: Judge) -> Moments:
+        """Of the first training images, once a start."""
+        if self._reference is None:
+            own: Moments | None = None
+            most = -(-self._monitor.reference // 256)
+            mine = list(my_share(min(most, self._training.num_blocks)))
+            # A rank without a block looks at one to learn the number of features.
+            for number, block in zip(mine or [0], self._training.blocks(mine or [0]), strict=True):
+                features = judge.features(block.images)
+                own = own or Moments.empty(features.shape[1], features.device)
+                if mine and number in mine:
+                    own.add(features)
+            assert own is not None
+            self._reference = own.over_ranks()
+        return self._reference
