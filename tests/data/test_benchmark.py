@@ -127,8 +127,9 @@ def test_generated_images_are_mixed_in_as_a_contender_more(data: Path) -> None:
         for contender in contenders:
             contender.close()
     assert record(chosen, [])["settings"]["generated"] == str(data / "raw.beton")
-    with pytest.raises(ValueError, match="--batch-size 100 has 50 generated images, and"):
-        measure(settings(data, folder=None, batch_size=100, generated=data / "raw.beton"))
+    few = write(data / "few.beton", smooth_pictures([(40, 40)] * 3), [0, 1, 2])
+    with pytest.raises(ValueError, match=r"--batch-size 8 has 4 generated images, and .*few.beton"):
+        measure(settings(data, folder=None, batch_size=8, generated=few))
 
 
 def test_the_table_has_medians_and_ratios() -> None:

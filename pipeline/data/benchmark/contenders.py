@@ -34,9 +34,6 @@ class Settings:
     betons: Sequence[Path]
     folder: Path | None
     """Of pictures, for PIL; None for no baseline."""
-    generated: Path | None = None
-    """A .beton mixed 1:1 into the batches of each of `betons`: one contender more for each. Its
-    loader has as many threads again."""
     workers: Sequence[int] = (1, 2)
     size: int = 224
     crop: Crop = "resized"
@@ -46,6 +43,9 @@ class Settings:
     batches: int = 20
     """Of a slice."""
     rounds: int = 5
+    generated: Path | None = None
+    """A .beton mixed 1:1 into the batches of each of `betons`: one contender more for each. Its
+    loader has as many threads again."""
 
 
 @dataclass
