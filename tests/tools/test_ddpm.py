@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -43,8 +43,11 @@ def kill_when(process: subprocess.Popen[str], folder: Path, pattern: str) -> boo
     while process.poll() is None and not list(folder.glob(pattern)):
         time.sleep(0.01)
     running = process.poll() is None
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if running:  # torchrun gives its workers sessions of their own
+        family = psutil.Process(process.pid)
+        for member in [family, *family.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
     process.communicate()
     return running
 
