@@ -138,10 +138,11 @@ class _Watch:
         if self._bar is None:
             self._bar = ProgressBar("train", self._total, "step", initial=self._shown)
             self._bar.__enter__()
-        self._bar.advance(
-            newest["step"] - self._shown,
-            epoch=f"{newest['epoch'] + 1}" + ("" if training.steps else f"/{training.epochs}"),
-            loss="not finite" if newest["loss"] is None else f"{newest['loss']:.3f}",
-            clean=f"{newest['clean_accuracy']:.1%}",
-        )
+        numbers = {
+            "epoch": f"{newest['epoch'] + 1}" + ("" if training.steps else f"/{training.epochs}"),
+            "loss": "not finite" if newest["loss"] is None else f"{newest['loss']:.3f}",
+        }
+        if "clean_accuracy" in newest:  # not of a generator
+            numbers["clean"] = f"{newest['clean_accuracy']:.1%}"
+        self._bar.advance(newest["step"] - self._shown, **numbers)
         self._shown = newest["step"]
