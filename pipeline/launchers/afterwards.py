@@ -77,9 +77,9 @@ def decide(folder: JobFolder, attempt: str, job: JobFacts | None = None) -> Deci
 
 def progress_of(run_directory: Path) -> str:
     """How far a run is, in what is safe on disk; equal texts mean that nothing was added."""
-    step, certified = attempts.progress_of(run_directory)
+    step, pieces = attempts.progress_of(run_directory)
     text = f"step {step}" if step else "the beginning"
-    return f"{text} and {certified} certified layers and blocks" if certified else text
+    return f"{text} and {pieces} layers, blocks or batches" if pieces else text
 
 
 def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | None:

@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 NAME = "attempts.jsonl"
+DRAWING = "drawing"
+"""In the run directory of a generator: names the folder that batches of samples are drawn into."""
+PIECES = ("bounds/*.json", "products/*.json", "blocks/*.tsv")
 TRIES = 3
 """Attempts in a row that break down without progress, before the run is given up."""
 
@@ -63,11 +66,16 @@ def read_attempts(directory: Path) -> list[Past]:
 
 
 def progress_of(directory: Path) -> tuple[int, int]:
-    """How far a run is on disk: step of the newest checkpoint, and certified layers and blocks."""
+    """How far a run is on disk: step of its newest checkpoint, and how many pieces of what follows.
+
+    Pieces are proved layers and products, certified blocks, and the batches drawn from a generator.
+    """
     names = (path.name.removeprefix("step_") for path in directory.glob("checkpoints/step_*"))
     step = max((int(name) for name in names if name.isdigit()), default=0)
     certificate = directory / "certificate"
-    done = (*certificate.glob("bounds/*.json"), *certificate.glob("blocks/*.tsv"))
+    done = [piece for kind in PIECES for piece in certificate.glob(kind)]
+    with suppress(OSError):
+        done += Path((directory / DRAWING).read_text()).glob("*.images.npy")
     return step, len(done)
 
 
