@@ -72,6 +72,9 @@ def main() -> int:
             raise ValueError(f"--jobs {words.jobs} must be at least 1")
     except ValueError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted while measuring: the same command goes on with what is left")
+        return INTERRUPTED
     if words.dry_run:
         for run in sweep.runs:
             print("finished  " if sweeps.is_finished(run) else "to be run ", end="")
