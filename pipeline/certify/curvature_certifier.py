@@ -47,6 +47,10 @@ class CurvatureCertifier(LipschitzCertifier):
         bounds: of its layers.
         curvature: [K, K], proved: ∇²(f_j − f_i) ⪰ −C_ji·I.
         device: where logits are computed; the dual problems are solved on the CPU.
+
+    Attributes:
+        exact: margins and gradients in float64, with what both may be off by.
+        fast: the same in float32, for searches.
     """
 
     def __init__(
@@ -59,8 +63,8 @@ class CurvatureCertifier(LipschitzCertifier):
         super().__init__(network, bounds, device)
         self.curvature = curvature
         stages = stages_of(network)
-        self._exact = MarginFunction(network, stages, bounds)
-        self._fast = FastMargins(network, stages)
+        self.exact = MarginFunction(network, stages, bounds)
+        self.fast = FastMargins(network, stages)
 
     def margin_evidence(self) -> dict[str, Any]:
         """The claimed C_ji; η and x̃ are found anew by whoever checks."""
@@ -101,7 +105,7 @@ class CurvatureCertifier(LipschitzCertifier):
         count, classes = len(center), self.network.head.num_classes
         found = np.full((count, classes), np.inf)
         rows, others = np.nonzero(predict[:, None] != np.arange(classes))
-        found[rows, others] = self._pairs(center, rows, predict[rows], others, FEW)
+        found[rows, others] = self.pair_radii(center, rows, predict[rows], others, FEW)
         refined = np.zeros((count, classes), dtype=bool)
         while True:
             binding = found.argmin(axis=1)
@@ -109,26 +113,37 @@ class CurvatureCertifier(LipschitzCertifier):
             if not len(open_):
                 break
             pairs = open_, binding[open_]
-            better = self._pairs(center, open_, predict[open_], binding[open_], MANY)
+            better = self.pair_radii(center, open_, predict[open_], binding[open_], MANY)
             found[pairs] = np.maximum(found[pairs], better)
             refined[pairs] = True
         error = input_error(norm_upper(center))
         least = (found[np.arange(count), binding] - error) * PUBLISHED
         return np.where(least > 0, least, 0.0), binding.astype(np.int64)
 
-    def _pairs(
+    def pair_radii(
         self, center: Tensor, rows: Integers, first: Integers, second: Integers, steps: int
     ) -> Floats:
-        """A proved radius about the float centre for each (image, class, other class)."""
+        """A proved radius about the float centre for each (image, class, other class).
+
+        Args:
+            center: [n, D] float64.
+            rows: [p], which centre.
+            first: [p], the class that is ahead there.
+            second: [p], the other.
+            steps: gradients of the search.
+
+        Returns:
+            [p]; 0 where nothing is proved.
+        """
         concave = self.curvature[first, second]
         one, other = torch.from_numpy(first), torch.from_numpy(second)
         start = center[rows]
-        margin = self._fast.margin(one, other)
+        margin = self.fast.margin(one, other)
         bent = (concave, self.curvature[second, first])
         concave_side, convex_side = (torch.from_numpy(side).float() for side in bent)
         x, eta = nearest_point(margin, start.float(), concave_side, convex_side, steps)
         point = x.double()
-        margins = self._exact.evaluate(point, one, other)
+        margins = self.exact.evaluate(point, one, other)
         return dual_radius(margins, point, start, eta.double().numpy(), concave)
 
 
@@ -186,7 +201,7 @@ class CurvatureReference(UnsoundReference):
     ) -> None:
         super().__init__(network, device)
         self._curvature = torch.from_numpy(curvature).float()
-        self._fast = FastMargins(network, stages_of(network))
+        self.fast = FastMargins(network, stages_of(network))
 
     def radii(self, scores: Floats, lipschitz: float) -> Floats:
         """The scores: they are radii already."""
@@ -198,7 +213,7 @@ class CurvatureReference(UnsoundReference):
         labels = labels.cpu()
         others = logits.scatter(1, labels[:, None], -math.inf)
         second = others.argmax(1)
-        margin = self._fast.margin(labels, second)
+        margin = self.fast.margin(labels, second)
         x0 = x0.flatten(1)
         sides = self._curvature[labels, second], self._curvature[second, labels]
         x, eta = nearest_point(margin, x0, *sides, MANY)

@@ -218,7 +218,7 @@ def _global(
     certifier: CurvatureCertifier, center: Tensor, first: np.ndarray, second: np.ndarray
 ) -> Floats:
     """Proved radii against one class each, about v/255."""
-    found = certifier._pairs(center, np.arange(len(center)), first, second, MANY)
+    found = certifier.pair_radii(center, np.arange(len(center)), first, second, MANY)
     return np.maximum(found - input_error(norm_upper(center)), 0.0)
 
 
