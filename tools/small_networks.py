@@ -2,7 +2,7 @@
 
 CRC, on fully connected networks:
     python tools/small_networks.py success runs/A runs/B --radius 0.5       # Tables 2, 12
-    python tools/small_networks.py curvature runs/A runs/B                  # Table 16, Figures 1, 2
+    python tools/small_networks.py curvature runs/A runs/B --out fig1.png   # Table 16, Figures 1, 2
     python tools/small_networks.py certificates runs/A --targets runner-up random least  # 5, 15
     python tools/small_networks.py local runs/A --radius 0.5                # Table 6
 CRM, on certificates by liplt:
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     gap = add("curvature", "K_lb of Hessians against K_ub of Theorem 4 (Table 16, Figures 1, 2)")
     add_images(gap, None)
     gap.add_argument("--fewest", type=int, default=100, metavar="N", help="images a pair (100)")
+    gap.add_argument("--out", type=Path, metavar="PNG", help="draw K against γ there")
     radii = add("certificates", "mean radii of CROWN and CRC, or the ReLU quadratic (5, 15)")
     add_images(radii, 150)
     radii.add_argument("--targets", nargs="+", choices=TARGETS, default=["runner-up"])

@@ -57,6 +57,10 @@ class CurvatureCertifier(LipschitzCertifier):
         bounds: of its layers.
         curvature: [K, K], proved: ∇²(f_j − f_i) ⪰ −C_ji·I.
         device: where logits are computed; the dual problems are solved on the CPU.
+
+    Attributes:
+        exact: margins and gradients in float64, with what both may be off by.
+        fast: the same in float32, for searches.
     """
 
     def __init__(
@@ -69,8 +73,8 @@ class CurvatureCertifier(LipschitzCertifier):
         super().__init__(network, bounds, device)
         self.curvature = curvature
         stages = stages_of(network)
-        self._exact = MarginFunction(network, stages, bounds)
-        self._fast = FastMargins(network, stages)
+        self.exact = MarginFunction(network, stages, bounds)
+        self.fast = FastMargins(network, stages)
 
     def margin_evidence(self) -> dict[str, Any]:
         """The claimed C_ji; η and x̃ are found anew by whoever checks."""
@@ -122,7 +126,7 @@ class CurvatureCertifier(LipschitzCertifier):
         found, inner = np.full((2, count, classes), np.inf)
         rows, others = np.nonzero(predict[:, None] != np.arange(classes))
         found[rows, others], inner[rows, others] = self._pairs(
-            center, rows, predict, others, fixed, growing, FEW
+            center, rows, predict[rows], others, fixed, growing, FEW
         )
         refined = np.zeros((count, classes), dtype=bool)
         while True:
@@ -131,7 +135,9 @@ class CurvatureCertifier(LipschitzCertifier):
             if not len(open_):
                 break
             pairs = open_, binding[open_]
-            better = self._pairs(center, open_, predict, binding[open_], fixed, growing, MANY)
+            better = self._pairs(
+                center, open_, predict[open_], binding[open_], fixed, growing, MANY
+            )
             found[pairs] = np.maximum(found[pairs], better[0])
             inner[pairs] = np.maximum(inner[pairs], better[1])
             refined[pairs] = True
@@ -140,27 +146,44 @@ class CurvatureCertifier(LipschitzCertifier):
         least = np.where(least > 0, least, 0.0)
         return least[0], least[1], binding.astype(np.int64)
 
+    def pair_radii(
+        self, center: Tensor, rows: Integers, first: Integers, second: Integers, steps: int
+    ) -> Floats:
+        """A proved radius about the float centre for each (image, class, other class).
+
+        Args:
+            center: [n, D] float64.
+            rows: [p], which centre.
+            first: [p], the class that is ahead there.
+            second: [p], the other.
+            steps: gradients of the search.
+
+        Returns:
+            [p]; 0 where nothing is proved.
+        """
+        nothing = np.zeros((len(center), len(self.curvature)))
+        return self._pairs(center, rows, first, second, nothing, nothing, steps)[0]
+
     def _pairs(
         self,
         center: Tensor,
         rows: Integers,
-        predict: Integers,
+        first: Integers,
         second: Integers,
         fixed: Floats,
         growing: Floats,
         steps: int,
     ) -> tuple[Floats, Floats]:
         """Proved radii about the float centre, R's and F's, for images `rows` against `second`."""
-        first = predict[rows]
         concave = self.curvature[first, second]
         one, other = torch.from_numpy(first), torch.from_numpy(second)
         start = center[rows]
-        margin = self._fast.margin(one, other)
+        margin = self.fast.margin(one, other)
         bent = (concave, self.curvature[second, first])
         concave_side, convex_side = (torch.from_numpy(side).float() for side in bent)
         x, eta = nearest_point(margin, start.float(), concave_side, convex_side, steps)
         point = x.double()
-        margins, multiplier = self._exact.evaluate(point, one, other), eta.double().numpy()
+        margins, multiplier = self.exact.evaluate(point, one, other), eta.double().numpy()
         margins = replace(margins, value_error=ROUNDINGS * margins.value_error)
         value = dual_value(margins, point, start, multiplier, concave)
         rounding = fixed[rows, second], growing[rows, second]
@@ -221,7 +244,7 @@ class CurvatureReference(UnsoundReference):
     ) -> None:
         super().__init__(network, device)
         self._curvature = torch.from_numpy(curvature).float()
-        self._fast = FastMargins(network, stages_of(network))
+        self.fast = FastMargins(network, stages_of(network))
 
     def radii(self, scores: Floats, lipschitz: float) -> Floats:
         """The scores: they are radii already."""
@@ -233,7 +256,7 @@ class CurvatureReference(UnsoundReference):
         labels = labels.cpu()
         others = logits.scatter(1, labels[:, None], -math.inf)
         second = others.argmax(1)
-        margin = self._fast.margin(labels, second)
+        margin = self.fast.margin(labels, second)
         x0 = x0.flatten(1)
         sides = self._curvature[labels, second], self._curvature[second, labels]
         x, eta = nearest_point(margin, x0, *sides, MANY)

@@ -124,7 +124,7 @@ class LocalCurvature:
         point = center + away * inside.clamp(max=1)[:, None]
         within = norm_upper(point - center) * (1 + 4 * UNIT) + UNIT * norm_upper(point) <= low
         capped = np.minimum(eta.double().numpy(), CAP / concave)
-        margins = self.certifier._exact.evaluate(point, one, other)
+        margins = self.certifier.exact.evaluate(point, one, other)
         proved = np.minimum(dual_radius(margins, point, center, capped, concave), low)
         return np.maximum(np.where(within, proved, 0.0), known), concave
 
@@ -150,7 +150,7 @@ class LocalCurvature:
             v = v / size.clamp(min=1e-30)[:, None]
         concave = (ROOM * size).clamp(min=1e-6)
         convex = torch.from_numpy(self.certifier.curvature[second, first]).float()
-        margin = self.certifier._fast.margin(torch.from_numpy(first), torch.from_numpy(second))
+        margin = self.certifier.fast.margin(torch.from_numpy(first), torch.from_numpy(second))
         start = center.float()
         x, eta = nearest_point(margin, start, concave, convex, MANY)
         dual = ((x - start) ** 2).sum(1) + 2 * eta * margin(x)[0]

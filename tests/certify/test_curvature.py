@@ -104,7 +104,7 @@ def test_any_point_and_any_multiplier_give_a_true_radius() -> None:
     points = center + torch.from_numpy(spread * random.standard_normal((count, SIDE**2)))
     eta = random.uniform(-0.2, 1.4, count) / concave
     one, other = torch.full((count,), j), torch.full((count,), i)
-    margins = certifier._exact.evaluate(points, one, other)
+    margins = certifier.exact.evaluate(points, one, other)
     values = dual_value(margins, points, center.expand(count, -1), eta, np.full(count, concave))
     found = exact_radius(values)
     assert (found <= distance).all() and (found[(eta < 0) | (eta * concave >= 1)] == 0).all()
@@ -282,7 +282,7 @@ def test_a_batch_is_twenty_times_faster_than_a_loop_over_images() -> None:
     began = time.perf_counter()
     for other in range(10):
         if other != int(labels[0]):
-            algorithm_1(certifier._fast.margin(labels[:1], torch.tensor([other])), x0, side, side)
+            algorithm_1(certifier.fast.margin(labels[:1], torch.tensor([other])), x0, side, side)
     loop = time.perf_counter() - began
     print(f"{1 / batched:.1f} and {1 / loop:.2f} images a second: {loop / batched:.0f} times")
     assert loop > 20 * batched

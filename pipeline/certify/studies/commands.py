@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.certify.block_store import write_atomically
-from pipeline.certify.studies import curvature, distribution, tables
+from pipeline.certify.studies import curvature, distribution, figure, tables
 from pipeline.certify.studies.pairwise import pairwise_constants
 from pipeline.certify.studies.subject import open_subject
 from pipeline.certify.studies.tables import Row
@@ -48,14 +48,21 @@ def success(
 
 
 def gap(
-    directories: Sequence[Path], data: str | None, images: int | None, fewest: int
+    directories: Sequence[Path],
+    data: str | None,
+    images: int | None,
+    fewest: int,
+    out: Path | None,
 ) -> list[Row]:
     """`curvature`."""
+    gammas = [figure.gamma_of(directory) for directory in directories] if out is not None else []
     rows = []
     for directory in directories:
         subject = open_subject(directory, data, _count(images))
         certifier = curvature.certifier_of(subject.network)
         rows.append(curvature.curvature_gap(subject, certifier, fewest))
+    if out is not None:
+        write_atomically(out, figure.draw_gap(gammas, rows))
     return rows
 
 

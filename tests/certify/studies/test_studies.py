@@ -12,6 +12,7 @@ import torch
 
 from pipeline.certify import certify
 from pipeline.certify.studies import curvature, distribution
+from pipeline.certify.studies.figure import draw_gap, gamma_of
 from pipeline.certify.studies.pairwise import pairwise_constants
 from pipeline.certify.studies.subject import Subject, open_subject, plain_network
 from pipeline.certify.verdicts import read_rows
@@ -170,6 +171,18 @@ def test_naive_radii_are_those_of_a_certificate_by_the_product(certified: dict[s
     naive = distribution.naive_radii(certified["liplt"])
     assert (naive == read_rows(lines[1:]).radius).all()
     assert (distribution.radii_of(certified["liplt"]) >= naive).all()
+
+
+def test_the_gap_is_drawn_against_gamma(tmp_path: Path) -> None:
+    row = {"K_lb": 1.0, "K_ub (Theorem 4)": 3.0, "K_ub (used)": 2.0}
+    assert draw_gap([0.01, 0.0], [row, row]).startswith(b"\x89PNG")
+    text = (ROOT / "configs" / "mnist_crt_2x1024.yaml").read_text()
+    for written, expected in ((text, 0.01), (text.replace("gamma: 0.01", "gamma: 0.5"), 0.5)):
+        (tmp_path / "config.yaml").write_text(written)
+        assert gamma_of(tmp_path) == expected
+    (tmp_path / "config.yaml").write_text((ROOT / "configs" / "mnist_relu_2x1024.yaml").read_text())
+    with pytest.raises(ValueError, match="has no gamma"):
+        gamma_of(tmp_path)
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
