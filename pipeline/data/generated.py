@@ -13,7 +13,6 @@ Notable:
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,8 @@ from typing import Any
 
 from pipeline.config import DataConfig, GeneratedConfig
 from pipeline.data.betons.card import file_sha256
-from pipeline.data.betons.format import card_path, read_beton
+from pipeline.data.betons.files import read_card
+from pipeline.data.betons.format import read_beton
 from pipeline.data.classes import ClassSubset, select_classes
 from pipeline.data.content import ContentHash
 from pipeline.data.joined import JoinedPictures, listed_files
@@ -162,8 +162,7 @@ def _refuse_real_data(files: Sequence[str], data: DataConfig) -> None:
     """Raise if a file is, or was written from, the training or the validation set."""
     held_out = set() if data.val is None else _marks(data.val, "val")
     for file in files:
-        trained_on = _card(Path(file)).get("training_data") or {}
-        if ("dataset_sha256", trained_on.get("dataset_sha256")) in held_out:
+        if _learnt(read_card(Path(file))) & held_out:
             raise ValueError(
                 f"{KEY} {file}: its data card says that the generator was trained on the set of "
                 f"data.val {data.val}, which training must not see: generate from data.train"
@@ -185,7 +184,7 @@ def _marks(spec: str, split: str) -> set[tuple[str, str]]:
     marks = {("place", str(Path(spec.partition(":")[2] or spec).resolve()))}
     if not spec.endswith(".beton"):
         return marks | {("origin", f"{spec} {split}")}
-    card = _card(Path(spec))
+    card = read_card(Path(spec))
     for name in ("dataset_sha256", "file_sha256"):
         if isinstance(card.get(name), str):
             marks.add((name, card[name]))
@@ -194,18 +193,16 @@ def _marks(spec: str, split: str) -> set[tuple[str, str]]:
     return marks
 
 
-def _card(beton: Path) -> dict[str, Any]:
-    """The data card of a file; empty where there is none of a file of this length."""
-    try:
-        card = json.loads(card_path(beton).read_text())
-        return card if card["file_bytes"] == beton.stat().st_size else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+def _learnt(card: dict[str, Any]) -> set[tuple[str, str]]:
+    """The content of what the generators of a file were trained on, also of one written again."""
+    cards = [card, *card.get("written_from", [])]
+    known = [(each.get("training_data") or {}).get("dataset_sha256") for each in cards]
+    return {("dataset_sha256", sha256) for sha256 in known if sha256}
 
 
 def _sha256(beton: Path) -> str:
     """The content hash of a file, or the file's where it holds JPEGs."""
-    card = _card(beton)
+    card = read_card(beton)
     known = card.get("dataset_sha256") or card.get("file_sha256")
     if isinstance(known, str):
         return known

@@ -7,11 +7,11 @@ threads, JPEGs by FFCV's decoder; FFCV's loader has one file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.data.betons.files import beton_files
 from pipeline.data.pictures import BetonPictures, Pixels
 
 
@@ -25,16 +25,10 @@ def listed_files(path: str | list[str]) -> tuple[str, ...]:
         ValueError: no file is there, or one of several is no .beton file.
     """
     if isinstance(path, str):
-        place = Path(path)
-        if place.is_dir():
-            found = sorted(str(file) for file in place.glob("*.beton"))
-        elif path.endswith(".beton") and any(mark in path for mark in "*?["):
-            found = sorted(str(file) for file in place.parent.glob(place.name))
-        else:
-            return (path,)
-        if not found:
-            raise ValueError(f"data.generated.path {path}: no .beton file is there")
-        return tuple(found)
+        try:
+            return tuple(beton_files(path) or [path])
+        except ValueError as error:
+            raise ValueError(f"data.generated.path {error}") from None
     for each in path:
         if len(path) > 1 and not each.endswith(".beton"):
             raise ValueError(
