@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 NAME = "attempts.jsonl"
+DRAWING = "drawing.txt"
+"""In the directory of a generator's run: where the task ddpm_sample keeps what it has drawn."""
 TRIES = 3
 """Attempts in a row that break down without progress, before the run is given up."""
 
@@ -63,12 +65,19 @@ def read_attempts(directory: Path) -> list[Past]:
 
 
 def progress_of(directory: Path) -> tuple[int, int]:
-    """How far a run is on disk: step of the newest checkpoint, and certified layers and blocks."""
+    """How far a run is on disk: step of the newest checkpoint, and pieces of what follows training.
+
+    Those are certified layers and blocks, or the drawn batches of a generator, in the folder that
+    `DRAWING` names.
+    """
     names = (path.name.removeprefix("step_") for path in directory.glob("checkpoints/step_*"))
     step = max((int(name) for name in names if name.isdigit()), default=0)
     certificate = directory / "certificate"
-    done = (*certificate.glob("bounds/*.json"), *certificate.glob("blocks/*.tsv"))
-    return step, len(done)
+    done = len([*certificate.glob("bounds/*.json"), *certificate.glob("blocks/*.tsv")])
+    drawing = directory / DRAWING
+    if drawing.is_file():
+        done += sum(1 for _ in Path(drawing.read_text().strip()).glob("*.images.npy"))
+    return step, done
 
 
 class Attempt:
