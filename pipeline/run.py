@@ -16,14 +16,17 @@ from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
 from pipeline.data.mixing import check_batch_size
-from pipeline.diffusion.generate import generate
+from pipeline.diffusion.generate import check_target, generate
+from pipeline.diffusion.store import DrawnBatches
 from pipeline.diffusion.train import train_generator
+from pipeline.diffusion.training_data import TrainingData
 from pipeline.models import LipschitzNetwork, build_model
 from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome, recorded
 from pipeline.progress import say
 from pipeline.rank_log import open_rank_log
 from pipeline.training.account import Account, account_of
+from pipeline.training.attempts import DRAWING
 from pipeline.training.build_engine import build_engine
 from pipeline.training.callbacks import Callback
 from pipeline.training.checkpointing import Checkpointing
@@ -75,10 +78,7 @@ def _work(config: RunConfig) -> Outcome:
     if config.task in ("train", "ddpm_train"):
         return _trained(config)
     if config.task == "ddpm_sample":
-        open_rank_log(config.directory)
-        with stop_requests() as stop:
-            generate(config.directory, config.sampling, stop.leave_if_asked)
-        return FINISHED
+        return _drawn(config)
     if (config.directory / "config.yaml").exists():  # else it is no run, and gets no log
         open_rank_log(config.directory)
     certify_run(config.directory, config.data.val, config.certification.epsilons)
@@ -90,6 +90,20 @@ def _trained(config: RunConfig, max_steps: int | None = None) -> Outcome:
     if config.task == "ddpm_train":
         return Outcome(train_generator(config, max_steps))
     return train(config, max_steps)
+
+
+def _drawn(config: RunConfig) -> Outcome:
+    """Samples of the run's generator."""
+    run = config.directory
+    folder = DrawnBatches(check_target(config.sampling)).folder
+    TrainingData.read(run)  # else it is no generator, and gets no log
+    with distributed.together(), writing(run):
+        open_rank_log(run)
+        if distributed.current_world().is_main:
+            (run / DRAWING).write_text(f"{folder.absolute()}\n")
+    with stop_requests() as stop:
+        generate(run, config.sampling, stop.leave_if_asked)
+    return FINISHED
 
 
 def train(config: RunConfig, max_steps: int | None = None) -> Outcome:

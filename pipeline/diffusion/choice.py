@@ -58,7 +58,7 @@ def choose(
     labels = np.arange(len(passes)) % num_classes
     chosen: list[npt.NDArray[np.int64]] = []
     dropped, wanting, passing = 0, 0, 1.0
-    for label in range(num_classes):
+    for label in np.flatnonzero(quota):
         members = np.flatnonzero(labels == label)
         good = members[passes[members]][: quota[label]]
         chosen.append(good)

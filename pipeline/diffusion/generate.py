@@ -97,7 +97,6 @@ def generate(
         if world.is_main:
             out.parent.mkdir(parents=True, exist_ok=True)
             store.claim(_identity(facts, sampling), sampling.force)
-            store.belongs_to(run)
     began = time.monotonic()
     choice = Draw(
         sampler,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.certify.block_store import write_atomically
-from pipeline.training.attempts import DRAWING
 
 KEPT_BATCHES = 64
 """In memory, for who reads samples in order; at most so many batches."""
@@ -62,14 +60,6 @@ class DrawnBatches:
                 )
             self.clear()
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
-
-    def belongs_to(self, run: Path) -> None:
-        """Name this folder in the generator's run directory: what is drawn there is its progress.
-
-        One that cannot be written is no obstacle, but where a job is started again and again.
-        """
-        with suppress(OSError):
-            write_atomically(run / DRAWING, str(self.folder.resolve()))
 
     def missing(self, batches: int) -> list[int]:
         """Which of the first so many batches are not there."""

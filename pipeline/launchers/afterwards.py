@@ -79,7 +79,9 @@ def progress_of(run_directory: Path) -> str:
     """How far a run is, in what is safe on disk; equal texts mean that nothing was added."""
     step, pieces = attempts.progress_of(run_directory)
     text = f"step {step}" if step else "the beginning"
-    return f"{text} and {pieces} layers, blocks or batches" if pieces else text
+    drawing = (run_directory / attempts.DRAWING).is_file()
+    what = "drawn batches" if drawing else "certified layers and blocks"
+    return f"{text} and {pieces} {what}" if pieces else text
 
 
 def _hopeless(folder: JobFolder, decision: Decision, progress: str) -> str | None:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 NAME = "attempts.jsonl"
-DRAWING = "drawing"
-"""In the run directory of a generator: names the folder that batches of samples are drawn into."""
+DRAWING = "drawing.txt"
+"""In the directory of a generator's run: where the task ddpm_sample keeps what it has drawn."""
 PIECES = ("bounds/*.json", "products/*.json", "blocks/*.tsv")
+"""Of a certificate that is being made."""
 TRIES = 3
 """Attempts in a row that break down without progress, before the run is given up."""
 
@@ -66,17 +67,19 @@ def read_attempts(directory: Path) -> list[Past]:
 
 
 def progress_of(directory: Path) -> tuple[int, int]:
-    """How far a run is on disk: step of its newest checkpoint, and how many pieces of what follows.
+    """How far a run is on disk: step of the newest checkpoint, and pieces of what follows training.
 
-    Pieces are proved layers and products, certified blocks, and the batches drawn from a generator.
+    Those are certified layers and blocks, or the drawn batches of a generator, in the folder that
+    `DRAWING` names.
     """
     names = (path.name.removeprefix("step_") for path in directory.glob("checkpoints/step_*"))
     step = max((int(name) for name in names if name.isdigit()), default=0)
     certificate = directory / "certificate"
-    done = [piece for kind in PIECES for piece in certificate.glob(kind)]
-    with suppress(OSError):
-        done += Path((directory / DRAWING).read_text()).glob("*.images.npy")
-    return step, len(done)
+    done = sum(1 for kind in PIECES for _ in certificate.glob(kind))
+    drawing = directory / DRAWING
+    if drawing.is_file():
+        done += sum(1 for _ in Path(drawing.read_text().strip()).glob("*.images.npy"))
+    return step, done
 
 
 class Attempt:

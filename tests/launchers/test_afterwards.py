@@ -6,10 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pipeline.diffusion.store import DrawnBatches
 from pipeline.launchers import afterwards
 from pipeline.launchers.afterwards import decide
 from pipeline.launchers.folder import JobFolder
@@ -187,25 +185,12 @@ def test_what_is_certified_is_progress(tmp_path: Path) -> None:
     assert afterwards.progress_of(tmp_path) == "step 7"
     (tmp_path / "certificate" / "bounds").mkdir(parents=True)
     (tmp_path / "certificate" / "bounds" / "0000.json").touch()
-    assert afterwards.progress_of(tmp_path) == "step 7 and 1 layers, blocks or batches"
+    assert afterwards.progress_of(tmp_path) == "step 7 and 1 certified layers and blocks"
     (tmp_path / "certificate" / "blocks").mkdir()
     (tmp_path / "certificate" / "blocks" / "000000.tsv").touch()
     (tmp_path / "certificate" / "products").mkdir()
     (tmp_path / "certificate" / "products" / "0003.json").touch()
-    assert afterwards.progress_of(tmp_path) == "step 7 and 3 layers, blocks or batches"
-
-
-def test_what_is_drawn_is_progress(tmp_path: Path) -> None:
-    run, out = tmp_path / "run", tmp_path / "elsewhere" / "samples.beton"
-    run.mkdir()
-    store = DrawnBatches(out)
-    store.belongs_to(run)
-    assert afterwards.progress_of(run) == "the beginning"
-    for number in (0, 5):
-        store.write(number, np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.float32))
-    assert afterwards.progress_of(run) == "the beginning and 2 layers, blocks or batches"
-    store.clear()
-    assert afterwards.progress_of(run) == "the beginning"
+    assert afterwards.progress_of(tmp_path) == "step 7 and 3 certified layers and blocks"
 
 
 SHOW = "case $1 in -o) echo JobId=7 JobState=RUNNING Restarts=2 Comment=a b=c;; requeue) {};; esac"

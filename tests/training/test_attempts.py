@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.training import account
 from pipeline.training.account import account_of, duration
-from pipeline.training.attempts import NAME, Attempt, Reason, read_attempts
+from pipeline.training.attempts import DRAWING, NAME, Attempt, Reason, progress_of, read_attempts
 
 
 def attempt(run: Path, reason: Reason | None = "fault", what: str = "rank 2 is gone") -> None:
@@ -149,3 +149,13 @@ def test_a_run_of_an_older_version_has_no_account(tmp_path: Path) -> None:
 def test_durations() -> None:
     texts = [duration(seconds) for seconds in (-1, 41.4, 725, 12_000, 353_000)]
     assert texts == ["0 s", "41 s", "12 min 5 s", "3 h 20 min", "4 d 2 h"]
+
+
+def test_drawn_batches_are_progress(tmp_path: Path) -> None:
+    run, folder = tmp_path / "run", tmp_path / "out.beton.drawn"
+    run.mkdir()
+    folder.mkdir()
+    assert progress_of(run) == (0, 0)
+    (folder / "00000000.images.npy").touch()
+    (run / DRAWING).write_text(f"{folder}\n")
+    assert progress_of(run) == (0, 1)
