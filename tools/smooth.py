@@ -5,9 +5,9 @@ of this project are; tools/verify_certificate.py has nothing to verify in it.
 
 Train a base classifier with the same noise, then smooth it; its run ends with its own certificate:
     python launch/train.py --config configs/digits_noise.yaml
-    python tools/smooth.py --run runs/digits_noise --sigma 0.25
+    python tools/smooth.py runs/digits_noise --sigma 0.25
 Every 20th image, at other radii, in two processes:
-    torchrun --nproc-per-node 2 tools/smooth.py --run runs/NAME --sigma 0.25 --every 20 \\
+    torchrun --nproc-per-node 2 tools/smooth.py runs/NAME --sigma 0.25 --every 20 \\
         --epsilon 0.25 0.5 1.0
 Both kinds in one plot, with their costs:
     python tools/compare_certificates.py runs/digits runs/digits_noise/smoothing-0.25 --out both
@@ -36,7 +36,7 @@ def main() -> int:
     )
     usual = Settings(sigma=1.0)
     add = parser.add_argument
-    add("--run", type=Path, required=True, metavar="DIR", help="run or certificate directory")
+    add("directory", type=Path, help="run or certificate directory of the base classifier")
     add("--sigma", type=float, required=True, help="deviation of the noise, of values v/255")
     add("--samples", type=int, default=usual.samples, metavar="N", help="default: 100,000")
     add("--selection", type=int, default=usual.selection, metavar="N0", help="default: 100")
@@ -47,7 +47,7 @@ def main() -> int:
     add("--every", type=int, default=1, metavar="K", help="only each K-th image")
     add("--epsilon", nargs="+", metavar="E", help="default: the certificate's")
     add("--threads", type=int, help="images at a time in a process (default: its cores)")
-    add("--out", type=Path, metavar="DIR", help="default: RUN/smoothing-SIGMA")
+    add("--out", type=Path, metavar="DIR", help="default: DIRECTORY/smoothing-SIGMA")
     add("--force", action="store_true", help="replace a pass with other options")
     options = parser.parse_args()
 
@@ -57,8 +57,8 @@ def main() -> int:
         )
         with stop_requests() as stop:
             smooth(
-                options.run,
-                options.out or options.run / f"smoothing-{options.sigma:g}",
+                options.directory,
+                options.out or options.directory / f"smoothing-{options.sigma:g}",
                 settings,
                 data=options.data,
                 epsilons=options.epsilon,

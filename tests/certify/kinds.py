@@ -145,6 +145,10 @@ def activated(function: str, x: Fraction) -> Fraction:
         return max(x, Fraction(0))
     if function == "leaky_relu":
         return x if x > 0 else x * Fraction(LEAK)
+    if abs(x) > 1000:  # e^-1000 from the limit; a Fraction of that size would fill the memory
+        sign = 1 if x > 0 else -1
+        limits = {"softplus": max(x, Fraction(0)), "sigmoid": Fraction(sign + 1, 2)}
+        return limits.get(function, Fraction(sign))
     with mpmath.workdps(60):
         z = mpmath.mpf(x.numerator) / x.denominator
         y = {
@@ -160,6 +164,13 @@ def fractions(array: np.ndarray) -> np.ndarray:
     """Each float as the rational number that it is."""
     flat = [Fraction(float(v)) for v in array.ravel()]
     return np.array(flat, dtype=object).reshape(array.shape)
+
+
+def shortened(x: np.ndarray) -> np.ndarray:
+    """Fractions to 2^-400: what is left away is beyond every bound, and they stay quick."""
+    one = 2**400
+    flat = [v if v.denominator <= one else Fraction(round(v * one), one) for v in x.ravel()]
+    return np.array(flat, dtype=object).reshape(x.shape)
 
 
 def mixed_network(function: str, seed: int, scale: float = 1.0, classes: int = 3):

@@ -16,7 +16,7 @@ from pipeline.layers.minmax import ExportedMinMax
 from pipeline.layers.network import ExportedNetwork
 from pipeline.layers.shift import ExportedShift
 from pipeline.types import Batch
-from tests.certify.kinds import exact_dot, fractions, plain
+from tests.certify.kinds import exact_dot, fractions, plain, shortened
 
 CLASSES = 3
 
@@ -60,8 +60,8 @@ def exact_logits(network: ExportedNetwork, image: np.ndarray) -> list[Fraction]:
 
 
 def exact_layer(layer: ExportedLayer, x: np.ndarray) -> np.ndarray:
-    """One layer on an array of Fractions."""
-    return plain(layer, x, exact_dot)
+    """One layer on an array of Fractions, to 120 digits."""
+    return shortened(plain(layer, x, exact_dot))
 
 
 class ArrayLoader:

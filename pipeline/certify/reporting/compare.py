@@ -164,7 +164,7 @@ def write_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon], 
             *(f"{100 * share:.2f}" for share in shares),
             "--" if one.lipschitz_bound is None else f"{one.lipschitz_bound:.4g}",
             f"{one.seconds:.2g}",
-            one.claim.replace("%", r"\%"),
+            one.claim,
         ]
         for one, shares in zip(compared, numbers, strict=True)
     ]

@@ -162,7 +162,7 @@ def test_certificates_from_before_the_full_report_are_read(three: list[Path], tm
     for name in ("certificate.json", "images.tsv", "table.csv", "curve.png"):
         (tmp_path / name).write_bytes((three[1] / name).read_bytes())
     old, whole = read_all([tmp_path, three[1]], ["old", "whole"])
-    assert np.array_equal(old.verdicts.radius, whole.verdicts.radius)
+    assert np.array_equal(old.radius, whole.radius)
 
 
 def test_a_changed_table_is_refused(three: list[Path], tmp_path: Path) -> None:
