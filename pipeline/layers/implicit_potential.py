@@ -129,29 +129,7 @@ def implicit_step(norm: float) -> np.float32:
     return np.nextafter(np.nextafter(np.float32(exact), np.float32(0)), np.float32(0))
 
 
-class _Implicit:
-    """Forward and export of the implicit step, for the dense and the convolutional layer."""
-
-    weight: Tensor
-    bias: Tensor
-    gradient: Any
-
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
-        """[B, ...], the estimate of ‖W‖ -> the same shape."""
-        step, y = 2 / (2 + norm.square()), x
-        for _ in range(ITERATIONS):
-            y = y - step * self.gradient(y) + step * (x - y)
-        return y
-
-    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
-        """As `LipschitzLayer.export`."""
-        weight, bias = to_float32(self.weight), to_float32(self.bias)
-        norm = weight_norm(weight, input_shape)
-        step = np.array([implicit_step(norm.value)], np.float32)
-        return [ExportedImplicitPotential(name, input_shape, weight, bias, step, known=norm)]
-
-
-class ImplicitPotentialDense(_Implicit, ConvexPotentialDense):
+class ImplicitPotentialDense(ConvexPotentialDense):
     """[B, D] -> [B, D].
 
     Args:
@@ -162,8 +140,16 @@ class ImplicitPotentialDense(_Implicit, ConvexPotentialDense):
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__(features, hidden)
 
+    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
+        """See the module; `norm` is the estimate of ‖W‖."""
+        return _descend(self, x, norm)
 
-class ImplicitPotentialConv2d(_Implicit, ConvexPotentialConv2d):
+    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
+        """As `LipschitzLayer.export`."""
+        return _export(self, name, input_shape)
+
+
+class ImplicitPotentialConv2d(ConvexPotentialConv2d):
     """[B, C, H, W] -> the same.
 
     Args:
@@ -175,3 +161,32 @@ class ImplicitPotentialConv2d(_Implicit, ConvexPotentialConv2d):
 
     def __init__(self, channels: int, hidden: int, kernel_size: int, input_size: int) -> None:
         super().__init__(channels, hidden, kernel_size, input_size)
+
+    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
+        """See the module; `norm` is the estimate of ‖W‖."""
+        return _descend(self, x, norm)
+
+    def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
+        """As `LipschitzLayer.export`."""
+        return _export(self, name, input_shape)
+
+
+def _descend(
+    layer: ConvexPotentialDense | ConvexPotentialConv2d, x: Tensor, norm: Tensor | None
+) -> Tensor:
+    """K iterations with τ = 2/(2 + ‖W‖²)."""
+    assert norm is not None, "the network passes the estimate of scale_request"
+    step, y = 2 / (2 + norm.square()), x
+    for _ in range(ITERATIONS):
+        y = y - step * layer.gradient(y) + step * (x - y)
+    return y
+
+
+def _export(
+    layer: ConvexPotentialDense | ConvexPotentialConv2d, name: str, input_shape: tuple[int, ...]
+) -> list[ExportedLayer]:
+    """The weights as they are, and τ from their proved norm."""
+    weight, bias = to_float32(layer.weight), to_float32(layer.bias)
+    norm = weight_norm(weight, input_shape)
+    step = np.array([implicit_step(norm.value)], np.float32)
+    return [ExportedImplicitPotential(name, input_shape, weight, bias, step, known=norm)]
