@@ -30,6 +30,8 @@ MOST_ENTRIES = 2**27
 MOST_ROWS = 4096
 MOST_MAPS = 100
 SLICE = 32
+PLAIN = ("conv2d", "dense")
+"""Kinds of layers that are x ↦ Wx + b."""
 SMALLEST = 2.0**-900
 """More than underflow takes from a chain whose absolute norms are at least 1."""
 
@@ -97,7 +99,7 @@ def read_stages(layers: list[Layer]) -> tuple[list[Layer], list[tuple[Fraction, 
     maps: list[Layer] = []
     slopes: list[tuple[Fraction, Fraction]] = []
     for layer in layers:
-        if layer.weight is not None:
+        if layer.kind in PLAIN:  # other kinds have weights too and are no such map
             require(len(maps) == len(slopes), f"{layer} has no activation before it")
             maps.append(layer)
         elif layer.kind == "activation":

@@ -24,6 +24,8 @@ from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz import liplt_bound
 from pipeline.verify import liplt, verify_certificate
 from pipeline.verify.inspection import Inspection
+from pipeline.verify.layers import Layer
+from pipeline.verify.refusal import Refusal
 from tests.verify.test_certified import HashedLoader
 
 EPSILONS = ["0.05", "36/255"]
@@ -234,3 +236,16 @@ def test_the_radius_of_the_program_is_proved_by_duality_too(tmp_path: Path) -> N
     inner = certifier.radii(center, predict, fixed, nothing)[1]
     assert (inner < radius * 0.999).all() and not failed(inner, 0.02).any()
     assert failed(inner * 1.01, 0.02)[inner > 0].mean() > 0.3
+
+
+def test_a_layer_that_has_weights_and_is_no_affine_map_is_refused() -> None:
+    """Taken for Wx + b, a block x + Gφ(Wx + b) would be proved to be what it is not."""
+    random = np.random.default_rng(0)
+    weight, outer = random.standard_normal((4, 3)), random.standard_normal((3, 4))
+    block = Layer(
+        "block", "slope_residual", (3,), (3,), 9.0, weight, np.zeros(4), function="relu",
+        outer=outer,
+    )  # fmt: skip
+    after = Layer("act", "activation", (3,), (3,), 1.0, function="softplus")
+    with pytest.raises(Refusal, match="none that LipLT knows"):
+        liplt.read_stages([block, after])

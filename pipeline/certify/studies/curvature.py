@@ -201,7 +201,8 @@ def local_certificates(subject: Subject, radius: float, count: int = 150) -> Row
     second = target_classes(network.logits(center), labels, "runner-up").numpy()
     first = labels.numpy()
     known = _global(certifier, center, first, second)
-    refined, _ = local.radii(center, first, second, known)
+    refined = local.radii(center, first, second, known)[0] - input_error(norm_upper(center))
+    refined = np.maximum(refined, known)
     printed = local.printed_radii(center, first, second, known)
     return {
         "network": subject.name,
