@@ -78,7 +78,7 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
         with distributed.together(), writing(directory):
             open_rank_log(directory)
             if world.is_main:
-                TrainingData.of(exact).write(directory)
+                TrainingData.note(exact, directory)
 
         device = distributed.local_device(world)
         average = WeightAverage(network, diffusion.ema, device)
