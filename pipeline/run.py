@@ -15,6 +15,7 @@ from pipeline.certify import Certificate, certify
 from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
+from pipeline.data.mixing import check_batch_size
 from pipeline.diffusion.generate import check_target, generate
 from pipeline.diffusion.store import DrawnBatches
 from pipeline.diffusion.train import train_generator
@@ -24,15 +25,21 @@ from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome, recorded
 from pipeline.progress import say
 from pipeline.rank_log import open_rank_log
-from pipeline.training.account import account_of
+from pipeline.training.account import Account, account_of
 from pipeline.training.attempts import DRAWING
 from pipeline.training.build_engine import build_engine
 from pipeline.training.callbacks import Callback
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
-from pipeline.training.loop import Loop, Plan, check_batch_size
-from pipeline.training.run_directory import directory_of, prepare, writing
+from pipeline.training.loop import Loop, Plan
+from pipeline.training.run_directory import (
+    directory_of,
+    generated_facts,
+    prepare,
+    with_generated,
+    writing,
+)
 from pipeline.training.sample_log import SampleLog
 from pipeline.training.schedules import EpsilonRamp, learning_rate_of
 from pipeline.training.session import train_on
@@ -103,7 +110,8 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
     """Train, resuming automatically, and certify at the end. See `main`."""
     world = distributed.start()
     training = config.training
-    check_batch_size(training.batch_size, world.size, training.accumulation)
+    ratio = None if config.data.generated is None else config.data.generated.parts
+    check_batch_size(training.batch_size, world.size, training.accumulation, ratio)
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"--max-steps {max_steps} must be at least 1")
     directory = directory_of(config, trial=max_steps is not None)
@@ -121,14 +129,18 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             stack.callback(val.close)
             for key, info in (("data.train", loader.info), ("data.val", val.info)):
                 _check_data(config, key, info)
+        generated = loader.info.generated
+        config = with_generated(config, generated)
         plan = Plan(
             epochs=training.epochs,
+            steps=training.steps,
             batch_size=training.batch_size,
             accumulation=training.accumulation,
             learning_rate=learning_rate_of(config, loader.steps_per_epoch),
             epsilon=EpsilonRamp.of(config, loader.steps_per_epoch),
             clip_norm=config.optimizer.clip_norm,
             max_steps=max_steps,
+            generated=0 if generated is None else generated.of_batch(training.batch_size),
         )
         prepare(config, directory, fresh=max_steps is not None)
         with distributed.together(), writing(directory):
@@ -136,7 +148,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
 
         engine = build_engine(model, config)
         threatening = ThreateningClasses(loader.info.num_samples, engine.device)
-        total_steps = training.epochs * loader.steps_per_epoch
+        total_steps = training.total_steps(loader.steps_per_epoch)
         samples = [SampleLog(directory)] if training.log_samples else []
         telemetry = Telemetry(directory, model.norm_names, training.log_every)
         checkpointing = Checkpointing(
@@ -167,7 +179,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
             say(f"trained {total_steps} steps: {account.sentence()}")
         if config.certification.at_end:
             with engine.whole_model():
-                network = model.export()
+                network = model.export(world)
             epsilons = config.certification.epsilons
             certify(
                 network,
@@ -177,7 +189,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
                 config=config,
                 tight=config.certification.tight,
                 leave_if_asked=stop.leave_if_asked,
-                training=[] if account is None else account.facts(),
+                training=_facts(config, account),
             )
     return FINISHED
 
@@ -218,7 +230,7 @@ def certify_run(
     try:
         with stop_requests() as stop:
             return certify(
-                model,
+                model.export(world),
                 loader,
                 epsilons or config.certification.epsilons,
                 out or directory / "certificate",
@@ -226,7 +238,7 @@ def certify_run(
                 tight=tight or config.certification.tight,
                 force=force,
                 leave_if_asked=stop.leave_if_asked,
-                training=[] if account is None else account.facts(),
+                training=_facts(config, account),
             )
     finally:
         loader.close()
@@ -253,6 +265,11 @@ def _refuse_late_refusal(config: RunConfig, model: LipschitzNetwork) -> None:
     reason = model.refusal()
     if reason is not None and config.task == "train" and config.certification.at_end:
         raise ValueError(f"{reason}; to train without a certificate set certification.at_end false")
+
+
+def _facts(config: RunConfig, account: Account | None) -> list[tuple[str, str]]:
+    """How the network was trained, for the report."""
+    return generated_facts(config) + ([] if account is None else account.facts())
 
 
 def _open_val(config: RunConfig, spec: str | None) -> BlockLoader:

@@ -62,7 +62,8 @@ class Batch:
     labels: Tensor
     """[B] int64."""
     sample_ids: Tensor
-    """[B] int64, the index in the data set: the identity that order and augmentation draw on."""
+    """[B] int64, the index in the data set: the identity that order and augmentation draw on.
+    Those of generated images go on behind the last real one."""
     is_generated: Tensor
     """[B] bool, True where a generator made the image."""
 

@@ -7,6 +7,9 @@ With random resized crops of FFCV's usual file, at several numbers of workers, a
         --workers 1 2 8 --out loaders.json
 Cropped at random from a shorter side of 256, as LiResNet trains:
     python tools/benchmark_loader.py --betons train.beton --crop random
+The price of mixing generated images into every batch, half and half:
+    python tools/benchmark_loader.py --betons cifar.beton --generated generated.beton --size 32 \\
+        --crop random --batch-size 512
 
 Workers are processes for PIL and threads for ours. Every round gives each loader a slice of batches
 in another order; medians and ranges are over rounds. Images are uint8, cropped and flipped. Let
@@ -29,6 +32,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--betons", type=Path, nargs="+", default=[], metavar="FILE.beton")
+    parser.add_argument(
+        "--generated", type=Path, metavar="FILE.beton", help="mixed in 1:1, besides"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="pictures, for PIL")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N")
     parser.add_argument("--size", type=int, default=224, help="side of the images (224)")

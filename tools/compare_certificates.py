@@ -5,6 +5,8 @@ Two runs, at their own radii:
 Certificate directories under names of your own, at other radii:
     python tools/compare_certificates.py A/certificate B/certificate --labels LiResNet CPL \\
         --epsilon 36/255 72/255 0.5 --out comparison
+A certificate and randomized smoothing (tools/smooth.py), which proves nothing and is marked:
+    python tools/compare_certificates.py runs/digits runs/digits_noise/smoothing-0.25
 
 Writes curves.png (certified accuracy against radius) and its points, comparison.csv and
 comparison.tex, and pairs.csv: on the same images, how many only the one or the other certifies.
@@ -17,12 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from pipeline.certify.reporting.compare import (
-    all_epsilons,
-    read_all,
-    text_comparison,
-    write_comparison,
-)
+from pipeline.certify.reporting.compare import all_epsilons, text_comparison, write_comparison
+from pipeline.certify.reporting.compared import read_all
 from pipeline.types import Epsilon
 
 
@@ -32,7 +30,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "certificates", nargs="+", type=Path, metavar="DIR", help="run or certificate directories"
+        "certificates",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="run, certificate or smoothing directories",
     )
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="one for each (their paths)")
     parser.add_argument(

@@ -11,6 +11,9 @@ Keys that go in step, a colon between their values (LiResNet, Appendix F):
 On all GPUs of a machine, or a run on each of eight (the GPUs are divided among the jobs):
     python tools/sweep.py CONFIG --seeds 0 1 2 --launcher "accelerate launch --num_processes 8"
     python tools/sweep.py CONFIG --seeds 0 1 2 3 4 5 6 7 --jobs 8
+The same time for every network (steps by a measured step, kept in budget.json), and an attack:
+    OMP_NUM_THREADS=1 python tools/sweep.py CONFIG --seeds 0 1 2 --budget 100 --pgd 1000 \\
+        --grid model.block=linear,cpl,soc
 What would be run:
     python tools/sweep.py CONFIG --seeds 0 1 2 --grid optimizer.lr=1e-3,1e-2 --dry-run
 
@@ -48,18 +51,30 @@ def main() -> int:
     parser.add_argument(
         "--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B", help="see above"
     )
+    parser.add_argument(
+        "--budget", type=float, metavar="S", help="seconds of training a run, instead of epochs"
+    )
+    parser.add_argument(
+        "--pgd", type=int, default=0, metavar="N", help="attack the first N images by PGD-10 (0)"
+    )
     parser.add_argument("--launcher", default="", help='e.g. "accelerate launch" (none)')
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
     parser.add_argument("--dry-run", action="store_true", help="check, and print the commands")
     words, overrides = parser.parse_known_args()
     try:
         axes = [sweeps.parse_axis(word) for word in words.grid]
+        if words.budget is not None:
+            sweep = sweeps.plan(words.config, overrides, axes, words.seeds, [sweeps.LENGTH])
+            axes = sweeps.divide(sweep, words.budget, print, keep=not words.dry_run)
         sweep = sweeps.plan(words.config, overrides, axes, words.seeds)
         program = [*sweeps.launcher(words.launcher), str(TRAIN)]
         if words.jobs < 1:
             raise ValueError(f"--jobs {words.jobs} must be at least 1")
     except ValueError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted while measuring: the same command goes on with what is left")
+        return INTERRUPTED
     if words.dry_run:
         for run in sweep.runs:
             print("finished  " if sweeps.is_finished(run) else "to be run ", end="")
@@ -67,6 +82,8 @@ def main() -> int:
         return 0
     try:
         outcome = sweeps.conduct(sweep, program, words.jobs)
+        if outcome.finished and (words.budget is not None or words.pgd):
+            print(f"\n{sweeps.write_comparison(sweep, words.pgd)}")
     except (ValueError, OSError) as error:  # OSError: a full disk
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ examples:
   python tools/write_beton.py --source imagenet:/data/imagenet --split val --preset exact --out val.beton
   python tools/write_beton.py --source folder:photos.tar --split train --preset proportion --out photos.beton
   python tools/write_beton.py --source cifar10:cifar-10-python.tar.gz --split train --preset train --out cifar.beton
+  python tools/write_beton.py --source beton:generated_64.beton --split train --preset train --resize --out g.beton
   python tools/write_beton.py --check train.beton
 
 presets, for photographs; data of one small size are stored untouched:
@@ -46,6 +47,7 @@ def main() -> int:
     add("--longest", type=int, help="longest side of stored photographs, instead of --size")
     add("--compressed", type=float, metavar="SHARE", help="of the pictures, as JPEG")
     add("--quality", type=int, help="of JPEGs (90)")
+    add("--resize", action="store_true", help="small images too, as photographs are")
     add("--workers", type=int, default=0, help="threads (all cores)")
     add("--on-error", choices=("stop", "skip"), default="stop", help="at an unreadable picture")
     add("--force", action="store_true", help="replace an existing file")
@@ -65,7 +67,7 @@ def main() -> int:
         )
         card = write_beton(
             words.source, words.split, storage, words.out, words.workers, words.on_error,
-            words.force,
+            words.force, words.resize,
         )  # fmt: skip
     except ValueError as error:
         print(

@@ -66,12 +66,14 @@ class BallError:
         fixed, growing = self._norm(error, norm)
         sums = (layer.abs_norm * fixed + layer.bias_norm) * SLACK
         slope = layer.abs_norm * growing * SLACK
+        inside = (layer.inner_norm * fixed + layer.inner_bias) * SLACK
+        gain = layer.inner_norm * growing * SLACK
         return BallError(
             (layer.lipschitz * self.fixed + layer.gamma * sums + layer.underflow) * SLACK,
             (layer.lipschitz * self.growing + layer.gamma * slope) * SLACK,
             mul_up(self.steepness, layer.lipschitz),
-            np.maximum(np.maximum(self.peak_fixed, fixed), sums),
-            np.maximum(np.maximum(self.peak_growing, growing), slope),
+            np.maximum.reduce([self.peak_fixed, fixed, sums, inside]),
+            np.maximum.reduce([self.peak_growing, growing, slope, gain]),
         )
 
     def delta(
@@ -122,11 +124,21 @@ class BallError:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             constant, linear = self.delta(head, error, norm, predicted)
             radii = signed_radius(margins, (delta + constant) * SLACK, (lipschitz + linear) * SLACK)
+        return np.asarray(np.minimum(radii, self.reach(head, error, norm)[:, None]))
+
+    def reach(self, head: HeadError, error: Floats, norm: Floats) -> Floats:
+        """Distances [B] within which nothing can overflow; −∞ where it could at the image.
+
+        Args:
+            head: its constants.
+            error: [B], of the features at the image.
+            norm: [B], of the features at the image.
+        """
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             fixed, growing = self._norm(error, norm)
             steepest = head.row_norms.max()
             peak = np.maximum(fixed, steepest * fixed + head.biases.max()) * SLACK
             peak = np.maximum(self.peak_fixed, peak)
             gain = np.maximum(self.peak_growing, np.maximum(growing, steepest * growing) * SLACK)
             room = np.where(gain > 0, (LARGEST - peak) / gain / SLACK, np.inf)
-            room = np.where(peak < LARGEST, room, -np.inf)
-        return np.asarray(np.minimum(radii, room[:, None]))
+            return np.where(peak < LARGEST, room, -np.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pipeline import distributed
@@ -52,7 +52,7 @@ def prove_bounds(
                 store.write(number, bound)
         return bound
 
-    bounds = _divided("bounds", network, prove, world, leave_if_asked)
+    bounds = divided("bounds", _names(network), _dealt(network), prove, world, leave_if_asked)
     for layer, bound in zip(network.layers, bounds, strict=True):
         if not math.isfinite(bound.value):
             raise ValueError(
@@ -70,41 +70,62 @@ def estimate_norms(
     def estimate(number: int) -> float:
         return power_iteration_norm(network.layers[number])
 
-    return _divided("power iteration", network, estimate, world, leave_if_asked)
+    dealt = _dealt(network)
+    return divided("power iteration", _names(network), dealt, estimate, world, leave_if_asked)
 
 
 def share_of_layers(network: ExportedNetwork, world: World) -> list[int]:
     """Numbers of this rank's layers. Those with weights, the costly ones, are dealt first."""
-    layers = network.layers
-    by_cost = sorted(range(len(layers)), key=lambda number: not layers[number].tensors())
-    return by_cost[world.rank :: world.size]
+    return _dealt(network)[world.rank :: world.size]
 
 
-def _divided(
+def divided(
     title: str,
-    network: ExportedNetwork,
+    names: Sequence[str],
+    dealt: Sequence[int],
     function: Callable[[int], T],
-    world: World,
-    leave_if_asked: Callable[[], None],
+    world: World = ALONE,
+    leave_if_asked: Callable[[], None] = _stay,
 ) -> list[T]:
-    """`function` of every layer's number, in order, each computed by one rank."""
+    """`function` of 0 … n − 1, in order and on every rank, each computed by one rank.
+
+    Args:
+        title: of the progress bar.
+        names: what the bar says of each.
+        dealt: the numbers in the order in which they are dealt to the ranks, costly ones first.
+        function: what is computed.
+        world: the ranks; every one of them calls this.
+        leave_if_asked: called before each.
+
+    Raises:
+        RuntimeError: another rank failed.
+    """
     mine: dict[int, T] = {}
     failure: Exception | None = None
-    numbers = share_of_layers(network, world)
+    numbers = dealt[world.rank :: world.size]
     try:
         with ProgressBar(title, total=len(numbers), unit="layer") as bar:
             for number in numbers:
                 leave_if_asked()
                 mine[number] = function(number)
-                bar.advance(1, layer=network.layers[number].name)
+                bar.advance(1, layer=names[number])
     except Exception as error:
         failure = error
     if world.size == 1:
         if failure is not None:
             raise failure
-        return [mine[number] for number in range(len(network.layers))]
+        return [mine[number] for number in range(len(names))]
     distributed.raise_together(failure)
     found: dict[int, T] = {}
     for part in distributed.gather_objects(mine):
         found |= part
-    return [found[number] for number in range(len(network.layers))]
+    return [found[number] for number in range(len(names))]
+
+
+def _names(network: ExportedNetwork) -> list[str]:
+    return [layer.name for layer in network.layers]
+
+
+def _dealt(network: ExportedNetwork) -> list[int]:
+    layers = network.layers
+    return sorted(range(len(layers)), key=lambda number: not layers[number].tensors())

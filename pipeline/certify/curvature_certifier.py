@@ -7,14 +7,16 @@ Notable:
 - The search runs in float32 and is not trusted; every radius is a bound at the point that it found,
   computed in float64 (`curvature_dual`). Few steps are spent on all classes, many on the one that
   binds, until it does.
-- The published radius lies 1e-6 (relative) below the proved one, so that the independent check,
-  which searches for its own points, can prove it.
+- The same points prove statement F: the radius within which the float64 program is right as well.
+- The published radii lie 1e-6 (relative) below the proved ones, so that the independent check,
+  which searches for its own points, can prove them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.certify.curvature_dual import MarginFunction, dual_radius
+from pipeline.certify.curvature_dual import (
+    MarginFunction,
+    dual_value,
+    exact_radius,
+    program_radius,
+)
 from pipeline.certify.lipschitz_certifier import PIXELS, LipschitzCertifier
 from pipeline.certify.radius import Floats
 from pipeline.certify.rounding import input_error, norm_upper
@@ -37,6 +44,9 @@ from pipeline.lipschitz.curvature_search import Margin, nearest_point
 FEW, MANY = 4, 16
 """Steps for every class, and for the class that binds."""
 PUBLISHED = 1 - 1e-6
+ROUNDINGS = 3
+"""How often the rounding of a margin is charged: once for the proof, twice so that whoever checks,
+with logits that are off to the other side, can prove the same radius."""
 
 
 class CurvatureCertifier(LipschitzCertifier):
@@ -47,6 +57,10 @@ class CurvatureCertifier(LipschitzCertifier):
         bounds: of its layers.
         curvature: [K, K], proved: ∇²(f_j − f_i) ⪰ −C_ji·I.
         device: where logits are computed; the dual problems are solved on the CPU.
+
+    Attributes:
+        exact: margins and gradients in float64, with what both may be off by.
+        fast: the same in float32, for searches.
     """
 
     def __init__(
@@ -59,8 +73,8 @@ class CurvatureCertifier(LipschitzCertifier):
         super().__init__(network, bounds, device)
         self.curvature = curvature
         stages = stages_of(network)
-        self._exact = MarginFunction(network, stages, bounds)
-        self._fast = FastMargins(network, stages)
+        self.exact = MarginFunction(network, stages, bounds)
+        self.fast = FastMargins(network, stages)
 
     def margin_evidence(self) -> dict[str, Any]:
         """The claimed C_ji; η and x̃ are found anew by whoever checks."""
@@ -73,9 +87,14 @@ class CurvatureCertifier(LipschitzCertifier):
         verdicts = self.decide(logits, norm, error, numbers, ball)
         center = PIXELS[images.cpu().to(torch.int64)].flatten(1)
         chosen = np.flatnonzero(verdicts.correct)
-        radius, binding = np.zeros(len(numbers)), verdicts.binding.copy()
+        radius, inner = np.zeros(len(numbers)), np.zeros(len(numbers))
+        binding = verdicts.binding.copy()
         if len(chosen):
-            radius[chosen], binding[chosen] = self.radii(center[chosen], numbers[chosen])
+            fixed, growing = ball.delta(self._head_error, error, norm, verdicts.predict)
+            radius[chosen], inner[chosen], binding[chosen] = self.radii(
+                center[chosen], numbers[chosen], fixed[chosen], growing[chosen]
+            )
+            inner = np.maximum(np.minimum(inner, ball.reach(self._head_error, error, norm)), 0.0)
         rows = np.arange(len(numbers))
         margins = logits[rows, verdicts.predict][:, None] - logits
         delta = self._head_error.delta(error, norm, margins, verdicts.predict)
@@ -89,20 +108,26 @@ class CurvatureCertifier(LipschitzCertifier):
             margin=np.where(finite, margins[rows, binding], np.nan),
             lipschitz=self.margin_lipschitz[verdicts.predict, binding],
             delta=delta[rows, binding],
-            radius_float=np.minimum(verdicts.radius_float, radius),
+            radius_float=np.minimum(inner, radius),
         )
 
-    def radii(self, center: Tensor, predict: Integers) -> tuple[Floats, Integers]:
-        """Certified radii and binding classes of points that are classified strictly.
+    def radii(
+        self, center: Tensor, predict: Integers, fixed: Floats, growing: Floats
+    ) -> tuple[Floats, Floats, Integers]:
+        """Radii of statements R and F, and the class that binds R, at strictly classified points.
 
         Args:
             center: [n, D] float64, fl(v/255).
             predict: [n], the predicted classes.
+            fixed: [n, K], rounding of the program's margins at the image, and
+            growing: [n, K], what it gains for each unit of distance.
         """
         count, classes = len(center), self.network.head.num_classes
-        found = np.full((count, classes), np.inf)
+        found, inner = np.full((2, count, classes), np.inf)
         rows, others = np.nonzero(predict[:, None] != np.arange(classes))
-        found[rows, others] = self._pairs(center, rows, predict[rows], others, FEW)
+        found[rows, others], inner[rows, others] = self._pairs(
+            center, rows, predict[rows], others, fixed, growing, FEW
+        )
         refined = np.zeros((count, classes), dtype=bool)
         while True:
             binding = found.argmin(axis=1)
@@ -110,27 +135,59 @@ class CurvatureCertifier(LipschitzCertifier):
             if not len(open_):
                 break
             pairs = open_, binding[open_]
-            better = self._pairs(center, open_, predict[open_], binding[open_], MANY)
-            found[pairs] = np.maximum(found[pairs], better)
+            better = self._pairs(
+                center, open_, predict[open_], binding[open_], fixed, growing, MANY
+            )
+            found[pairs] = np.maximum(found[pairs], better[0])
+            inner[pairs] = np.maximum(inner[pairs], better[1])
             refined[pairs] = True
         error = input_error(norm_upper(center))
-        least = (found[np.arange(count), binding] - error) * PUBLISHED
-        return np.where(least > 0, least, 0.0), binding.astype(np.int64)
+        least = (np.stack([found.min(axis=1), inner.min(axis=1)]) - error) * PUBLISHED
+        least = np.where(least > 0, least, 0.0)
+        return least[0], least[1], binding.astype(np.int64)
 
-    def _pairs(
+    def pair_radii(
         self, center: Tensor, rows: Integers, first: Integers, second: Integers, steps: int
     ) -> Floats:
-        """A proved radius about the float centre for each (image, class, other class)."""
+        """A proved radius about the float centre for each (image, class, other class).
+
+        Args:
+            center: [n, D] float64.
+            rows: [p], which centre.
+            first: [p], the class that is ahead there.
+            second: [p], the other.
+            steps: gradients of the search.
+
+        Returns:
+            [p]; 0 where nothing is proved.
+        """
+        nothing = np.zeros((len(center), len(self.curvature)))
+        return self._pairs(center, rows, first, second, nothing, nothing, steps)[0]
+
+    def _pairs(
+        self,
+        center: Tensor,
+        rows: Integers,
+        first: Integers,
+        second: Integers,
+        fixed: Floats,
+        growing: Floats,
+        steps: int,
+    ) -> tuple[Floats, Floats]:
+        """Proved radii about the float centre, R's and F's, for images `rows` against `second`."""
         concave = self.curvature[first, second]
         one, other = torch.from_numpy(first), torch.from_numpy(second)
         start = center[rows]
-        margin = self._fast.margin(one, other)
+        margin = self.fast.margin(one, other)
         bent = (concave, self.curvature[second, first])
         concave_side, convex_side = (torch.from_numpy(side).float() for side in bent)
         x, eta = nearest_point(margin, start.float(), concave_side, convex_side, steps)
         point = x.double()
-        margins = self._exact.evaluate(point, one, other)
-        return dual_radius(margins, point, start, eta.double().numpy(), concave)
+        margins, multiplier = self.exact.evaluate(point, one, other), eta.double().numpy()
+        margins = replace(margins, value_error=ROUNDINGS * margins.value_error)
+        value = dual_value(margins, point, start, multiplier, concave)
+        rounding = fixed[rows, second], growing[rows, second]
+        return exact_radius(value), program_radius(value, multiplier, *rounding)
 
 
 class FastMargins:
@@ -187,7 +244,7 @@ class CurvatureReference(UnsoundReference):
     ) -> None:
         super().__init__(network, device)
         self._curvature = torch.from_numpy(curvature).float()
-        self._fast = FastMargins(network, stages_of(network))
+        self.fast = FastMargins(network, stages_of(network))
 
     def radii(self, scores: Floats, lipschitz: float) -> Floats:
         """The scores: they are radii already."""
@@ -199,7 +256,7 @@ class CurvatureReference(UnsoundReference):
         labels = labels.cpu()
         others = logits.scatter(1, labels[:, None], -math.inf)
         second = others.argmax(1)
-        margin = self._fast.margin(labels, second)
+        margin = self.fast.margin(labels, second)
         x0 = x0.flatten(1)
         sides = self._curvature[labels, second], self._curvature[second, labels]
         x, eta = nearest_point(margin, x0, *sides, MANY)

@@ -6,7 +6,14 @@ For a margin f with ∇²f ⪰ −C·I, a point x̃, a number 0 ≤ η < 1/C and
     φ(x) ≥ d = φ(x̃) − ‖∇φ(x̃)‖² / (2(1 − ηC)).
 
 If f(x) ≤ 0 then ½‖x − x̂0‖² ≥ φ(x) ≥ d. So f > 0 wherever ‖x − x̂0‖ < √(2d): a certified radius
-about x̂0, and √(2d) − ‖x̂0 − x0‖ about the exact centre x0 = v/255.
+about x̂0, and √(2d) − ‖x̂0 − x0‖ about the exact centre x0 = v/255 (statement R).
+
+The float64 program can only go wrong at the distance t of x0 where f(x) ≤ α + βt, its rounding
+there (`ball.py`), and then ½‖x − x̂0‖² ≥ d − η(α + βt). So it is right within s (statement F) if
+
+    ½S² + ηβS + ηα ≤ d,    S = s + ‖x̂0 − x0‖  ≥ ‖x − x̂0‖ and ≥ t:
+
+    S = 2(d − ηα)/(ηβ + √((ηβ)² + 2(d − ηα))), the root of a quadratic.
 
 Notable:
 - x̃ and η come from anywhere (`curvature_search`, in float32): they are data, and d is a bound for
@@ -133,10 +140,10 @@ class MarginFunction:
         return v, error
 
 
-def dual_radius(
+def dual_value(
     margins: Margins, x: Tensor, center: Tensor, eta: Float64, concave: Float64
 ) -> Float64:
-    """√(2d), rounded down: [n]; 0 where nothing is proved.
+    """d, rounded down: [n]; 0 where nothing is proved.
 
     Args:
         margins: f at `x`.
@@ -157,6 +164,33 @@ def dual_radius(
         loss = slope * slope / (2 * strength)
         value = least / 2 + gain - loss
         value = value - ROOM * (size / 2 + np.abs(gain) + eta * margins.value_error + loss)
-        radius = np.sqrt(np.maximum(2 * value, 0)) * (1 - ROOM)
-    good = (strength > 0) & (eta >= 0) & (value > 0) & np.isfinite(radius)
-    return np.where(good, radius, 0.0)
+    good = (strength > 0) & (eta >= 0) & (value > 0) & np.isfinite(value)
+    return np.where(good, value, 0.0)
+
+
+def dual_radius(
+    margins: Margins, x: Tensor, center: Tensor, eta: Float64, concave: Float64
+) -> Float64:
+    """√(2d) about x̂0, rounded down: [n]; 0 where nothing is proved. Arguments of `dual_value`."""
+    return exact_radius(dual_value(margins, x, center, eta, concave))
+
+
+def exact_radius(value: Float64) -> Float64:
+    """√(2d) about x̂0, rounded down: [n] -> [n]."""
+    return np.asarray(np.sqrt(2 * value) * (1 - ROOM))
+
+
+def program_radius(value: Float64, eta: Float64, fixed: Float64, growing: Float64) -> Float64:
+    """S about x̂0, rounded down: [n]; 0 where nothing is proved.
+
+    Args:
+        value: [n], d.
+        eta: [n], η with which d was found.
+        fixed: [n], α: rounding of the margin at x0.
+        growing: [n], β: what it gains for each unit of distance.
+    """
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        room = (value - eta * fixed * (1 + ROOM)) * (1 - ROOM)
+        slope = eta * growing * (1 + ROOM)
+        radius = 2 * room / (slope + np.sqrt(slope * slope + 2 * room)) * (1 - ROOM)
+    return np.where((room > 0) & np.isfinite(radius), radius, 0.0)

@@ -3,7 +3,7 @@
 | method | the margin f_j − f_i inside the ball | for |
 |---|---|---|
 | product | ≥ m − Λ·‖w_j − w_i‖·r, Λ the product of the layers' norms | every network |
-| liplt | ≥ m − K_ji·r, K of LipLT (Theorem 3) | cnn, mlp |
+| liplt | ≥ m − K_ji·r, K of LipLT (Theorem 3) | cnn, mlp, slope_resnet |
 | curvature | > 0 by a convex dual problem (CRC, Theorem 1) | mlp, smooth |
 """
 
@@ -17,6 +17,13 @@ import torch
 from pipeline.certify.curvature_certifier import CurvatureCertifier, CurvatureReference
 from pipeline.certify.liplt_certifier import LipLTCertifier, LipLTReference
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
+from pipeline.certify.residual_stages import (
+    ResidualLipLTCertifier,
+    ResidualLipLTReference,
+    is_residual,
+    prove_residual,
+    residual_stages_of,
+)
 from pipeline.certify.stages import stages_of
 from pipeline.certify.unsound import UnsoundReference
 from pipeline.layers.network import ExportedNetwork
@@ -40,6 +47,9 @@ def check_method(method: str, network: ExportedNetwork) -> None:
         )
     if method == PRODUCT:
         return
+    if method == LIPLT and is_residual(network):
+        residual_stages_of(network)
+        return
     stages = stages_of(network)
     if method == CURVATURE and (
         any(each.weight.ndim != 2 for each in stages.maps)
@@ -51,17 +61,27 @@ def check_method(method: str, network: ExportedNetwork) -> None:
         )
 
 
-def prove_margins(method: str, network: ExportedNetwork, bounds: Sequence[NormBound]) -> Any:
+def prove_margins(
+    method: str,
+    network: ExportedNetwork,
+    bounds: Sequence[NormBound],
+    products: dict[tuple[int, int], NormBound] | None = None,
+) -> Any:
     """What the method has to prove once for the whole network; None for `product`.
 
     Args:
-        bounds: of the layers.
+        method: of `METHODS`.
+        network: to be certified.
+        bounds: of its layers.
+        products: for `liplt`, as `prove_products` returns them; proved here without.
     """
     if method == PRODUCT:
         return None
+    if method == LIPLT and is_residual(network):
+        return prove_residual(network)
     stages = stages_of(network)
     if method == LIPLT:
-        return liplt_bound(stages.maps, stages.slopes, stages.rows)
+        return liplt_bound(stages.maps, stages.slopes, stages.rows, products)
     norms = [bounds[number].value for number in stages.numbers]
     weights = [each.weight for each in stages.maps]
     return curvature_bounds(weights, norms, stages.slopes, stages.rows)
@@ -75,6 +95,8 @@ def build_certifier(
     device: torch.device | None = None,
 ) -> LipschitzCertifier:
     """The certifier of a method from what `prove_margins` proved."""
+    if method == LIPLT and is_residual(network):
+        return ResidualLipLTCertifier(network, bounds, claims, device)
     if method == LIPLT:
         return LipLTCertifier(network, bounds, claims, device)
     if method == CURVATURE:
@@ -86,6 +108,8 @@ def build_reference(
     method: str, network: ExportedNetwork, claims: Any, device: torch.device | None = None
 ) -> UnsoundReference:
     """The usual recipe of the method's own paper, for `vra_unsound`."""
+    if method == LIPLT and is_residual(network):
+        return ResidualLipLTReference(network, device)
     if method == LIPLT:
         return LipLTReference(network, device)
     if method == CURVATURE:

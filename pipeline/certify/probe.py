@@ -4,8 +4,9 @@ Notable: the rounding model of docs/certificate.md needs products that are sums 
 some order. Integer matrices small enough for every partial sum to be exact must come out exactly,
 also when rows, columns and the summed index carry powers of two from 2^-40 to 2^40: a conventional
 product never mixes those scales. Strassen-like recursion mixes rows, emulated float64 (Ozaki
-splitting) drops the small terms of a row, TF32 has 10 bits; each fails. Three kinds are in use:
-torch's of matrices and of stacks, on the device, for images; NumPy's, for norm bounds.
+splitting) drops the small terms of a row, TF32 has 10 bits; each fails. In use are torch's products
+of matrices and of stacks, on the device, for images and for norm bounds there; NumPy's, for norm
+bounds on the CPU.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def check_matrix_product(device: torch.device) -> None:
         for name, product in (
             (f"on {device}", _plain(first, second, device)),
             (f"of stacks on {device}", _stacked(first, second, device)),
+            (f"of transposed stacks on {device}", _transposed(first, second, device)),
             ("of NumPy", _of_numpy(first, second)),
         ):
             if not np.array_equal(product, truth * by_row[:, None] * by_column):
@@ -60,6 +62,14 @@ def _stacked(left: Floats, right: Floats, device: torch.device) -> Floats:
     stack = torch.from_numpy(np.stack([0 * right, right])).to(device)
     product = torch.matmul(torch.from_numpy(left).to(device), stack)
     return np.asarray(product[1].cpu().numpy())
+
+
+def _transposed(left: Floats, right: Floats, device: torch.device) -> Floats:
+    """As norm bounds do it on a device: AᵀB of two stacks."""
+    first, second = (
+        torch.from_numpy(np.stack([0 * part, part])).to(device) for part in (left.T.copy(), right)
+    )
+    return np.asarray(torch.matmul(first.mT, second)[1].cpu().numpy())
 
 
 def _of_numpy(left: Floats, right: Floats) -> Floats:

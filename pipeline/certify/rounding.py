@@ -56,6 +56,9 @@ class LayerError:
     """B, an upper bound of ‖b‖ over all positions."""
     underflow: float
     """n 2^-1000."""
+    inner_norm: float = 0.0
+    """Size of the numbers inside, where it is beyond a N + B: `inner_norm`·N + `inner_bias`."""
+    inner_bias: float = 0.0
 
     @classmethod
     def of(cls, lipschitz: float, rounding: Rounding) -> LayerError:
@@ -66,6 +69,8 @@ class LayerError:
             abs_norm=rounding.abs_norm,
             bias_norm=rounding.bias_norm,
             underflow=rounding.fan_in * UNDERFLOW,
+            inner_norm=rounding.inner_norm,
+            inner_bias=rounding.inner_bias,
         )
 
     def after(self, error: Floats, norm: Floats) -> Floats:

@@ -18,6 +18,7 @@ from pipeline.certify.radius import Floats
 from pipeline.layers.activation import ExportedActivation
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.network import ExportedNetwork
+from pipeline.layers.slope_residual import ExportedSlopeResidual
 
 STEPS = 200
 """Most products WᵀW v for a layer."""
@@ -82,6 +83,8 @@ def power_iteration_norm(layer: ExportedLayer) -> float:
     """
     if isinstance(layer, ExportedActivation):
         return layer.slopes.most
+    if isinstance(layer, ExportedSlopeResidual):
+        return layer.estimate()
     if layer.presumed_lipschitz is not None:
         return layer.presumed_lipschitz
     size = math.prod(layer.input_shape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -12,20 +11,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors.numpy import save as safetensors_bytes
 from torch import nn
 
 from pipeline import distributed
-from pipeline.certify.arithmetic import SLICE
+from pipeline.certify.arithmetic import SLICE, default_threads, device_name
 from pipeline.certify.assembly import Subject, assemble, describe_model
 from pipeline.certify.block_store import BlockStore
 from pipeline.certify.blocks import WholeSetPass
 from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.bounds import estimate_norms, prove_bounds
 from pipeline.certify.certificate import Certificate, read_certificate
+from pipeline.certify.liplt_products import prove_products
 from pipeline.certify.lipschitz_certifier import exported
 from pipeline.certify.methods import (
+    LIPLT,
     PRODUCT,
     build_certifier,
     build_reference,
@@ -40,6 +40,7 @@ from pipeline.data.base import BLOCK, BlockLoader, DatasetInfo
 from pipeline.distributed import World
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.device import proofs_on
 from pipeline.progress import say
 from pipeline.types import Epsilon
 
@@ -117,12 +118,13 @@ def certify(
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
         return already
     _together(lambda: check_matrix_product(device))
-    proved = BoundStore(
-        out_dir / "bounds", _digest([weights_sha256, _versions(), network.records(), tight])
-    )
-    bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
+    key = _digest([weights_sha256, _versions(), network.records(), tight])
+    proved, kept = (BoundStore(out_dir / folder, key) for folder in ("bounds", "products"))
+    with proofs_on(device if device.type == "cuda" else None):
+        bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
     estimates = estimate_norms(network, world, leave_if_asked)
-    claims = _on_main(world, lambda: prove_margins(method, network, bounds))
+    products = prove_products(network, world, leave_if_asked, kept) if method == LIPLT else None
+    claims = _on_main(world, lambda: prove_margins(method, network, bounds, products))
     certifier = build_certifier(method, network, bounds, claims, device)
     bounded = time.perf_counter()
     section, tree = describe_model(model, config)
@@ -135,14 +137,14 @@ def certify(
         dataset_sha256=dataset_sha256,
         epsilons=wanted,
         versions=_versions(),
-        device=_device_name(device),
+        device=device_name(device),
         tight=tight,
         training=training,
     )
     store = BlockStore(out_dir / "blocks", _fingerprint(subject, network, bounds, method))
     unsound = build_reference(method, network, claims, device)
     work = WholeSetPass(certifier, unsound, loader, store, wanted[0], leave_if_asked)
-    work.run(world, threads or _default_threads(world, device))
+    work.run(world, threads or default_threads(world, device))
     finished = time.perf_counter()
 
     seconds = {"bounds": round(bounded - began, 3), "images": round(finished - bounded, 3)}
@@ -152,6 +154,7 @@ def certify(
     )
     if world.is_main:
         proved.clear()
+        kept.clear()
     say(f"{text_table(certificate)}\nreport: {out_dir / 'report.html'}")
     return certificate
 
@@ -246,18 +249,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue  # certline itself, run from a checkout that is not installed
     return versions
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _default_threads(world: World, device: torch.device) -> int:
-    """This process's share of the machine's cores; one block at a time on a GPU."""
-    if device.type == "cuda":
-        return 1
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    return max(1, len(os.sched_getaffinity(0)) // local)
 
 
 def _together(function: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from pipeline.config.data import (
     AugmentationConfig,
     ClassesConfig,
     DataConfig,
+    GeneratedConfig,
     RandAugmentConfig,
     ResizedCropConfig,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "DiffusionConfig",
     "EpsilonConfig",
     "FilterConfig",
+    "GeneratedConfig",
     "ModelConfig",
     "MonitorConfig",
     "ObjectiveConfig",

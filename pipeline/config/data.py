@@ -1,8 +1,9 @@
-"""The section `data`: images, their classes, reading and augmentation."""
+"""The section `data`: images, their classes, reading, augmentation, generated images."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -106,6 +107,53 @@ class ClassesConfig(Section):
         return self
 
 
+class GeneratedConfig(Section):
+    """Generated images in every batch beside the real ones (LiResNet, Section 5.1, Appendix H)."""
+
+    path: str | list[str]
+    """A .beton file or a source such as `npz:PATH`; or several .beton files: a list, a folder of
+    them, or a pattern such as `generated/part_*.beton`, read in order of their names."""
+    ratio: str = "1:1"
+    """Real to generated images in every batch: `1:3` has three generated ones for each real one. A
+    plain number is generated images for each real one."""
+    augmentation: AugmentationConfig | None = None
+    """Of the generated images; None: that of the real ones without RandAugment."""
+    sha256: str | None = None
+    """Of the set. A run writes down what it found; given here, another set is refused."""
+
+    @field_validator("path")
+    @classmethod
+    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError("give a .beton file, several, or a source such as npz:PATH")
+        return value
+
+    @field_validator("ratio", mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: Any) -> str:
+        """`real:generated` in lowest terms."""
+        real, colon, generated = str(value).partition(":")
+        try:
+            share = Fraction(generated) / Fraction(real) if colon else Fraction(real)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(
+                "write real:generated, such as 1:1 or 1:3, or the number of generated images for "
+                "each real one, above 0"
+            ) from None
+        if share <= 0 or (colon and Fraction(real) <= 0):
+            raise ValueError(
+                "both parts must be above 0: to train without generated images leave "
+                "data.generated out"
+            )
+        return f"{share.denominator}:{share.numerator}"
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Real and generated images of the smallest whole batch: (1, 3) for `1:3`."""
+        real, generated = self.ratio.split(":")
+        return int(real), int(generated)
+
+
 class DataConfig(Section):
     """Where the images are, and how they are read.
 
@@ -126,6 +174,8 @@ class DataConfig(Section):
     stage: str | None = None
     """A folder on a disk of the node, such as `$TMPDIR`; .beton files are copied there first."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    generated: GeneratedConfig | None = None
+    """Generated images beside the real ones of `train`; an epoch stays a pass over `train`."""
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -135,3 +185,10 @@ class DataConfig(Section):
         if not isinstance(value, list):
             raise ValueError("give a list of classes, or {first: 100, seed: 0}")
         return {"names": value}
+
+    @property
+    def generated_augmentation(self) -> AugmentationConfig:
+        """What is done to generated images; RandAugment only if it is asked for them."""
+        if self.generated is None or self.generated.augmentation is None:
+            return self.augmentation.model_copy(update={"randaugment": None})
+        return self.generated.augmentation

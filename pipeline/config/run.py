@@ -99,6 +99,9 @@ class TrainingConfig(Section):
     """Length, batch and precision."""
 
     epochs: int = Field(1, gt=0)
+    steps: int = Field(0, ge=0)
+    """Length in steps, where it is no whole number of epochs (an equal time for several networks);
+    0 takes `epochs`, any other number replaces it."""
     batch_size: int = Field(256, gt=0)
     accumulation: int = Field(1, gt=0)
     """Micro-batches a step; batch_size must be divisible by processes × accumulation."""
@@ -114,6 +117,10 @@ class TrainingConfig(Section):
     """Steps between rows of metrics.jsonl and points in TensorBoard."""
     log_samples: bool = False
     """Write which samples every step used, to `samples/` in the run directory."""
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """T, steps of the whole training."""
+        return self.steps or self.epochs * steps_per_epoch
 
 
 class DeepSpeedConfig(Section):

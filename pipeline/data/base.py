@@ -24,6 +24,23 @@ BLOCK = 256
 
 
 @dataclass(frozen=True)
+class GeneratedInfo:
+    """What is known of the generated images of a mixed batch."""
+
+    spec: str
+    """As written by the user."""
+    num_samples: int
+    ratio: tuple[int, int]
+    """Real and generated images of the smallest whole batch."""
+    sha256: str
+    """Of the set (`generated.py`)."""
+
+    def of_batch(self, batch_size: int) -> int:
+        """How many images of a batch are generated."""
+        return batch_size // sum(self.ratio) * self.ratio[1]
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """What is known of a data set before its first batch."""
 
@@ -41,6 +58,8 @@ class DatasetInfo:
     classes: tuple[int, ...] | None = None
     """Of a subset of the classes (`data.classes`): their labels in the whole set, in the order of
     the new labels; None for a whole set."""
+    generated: GeneratedInfo | None = None
+    """What training batches hold besides; all else here speaks of the real images."""
 
 
 class TrainLoader(Protocol):

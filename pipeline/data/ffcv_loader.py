@@ -33,7 +33,7 @@ from pipeline.config import DataConfig
 from pipeline.data.base import DatasetInfo, make_batch
 from pipeline.data.direct import DirectFile
 from pipeline.data.ops import AugmentedPictures, Labels, SampleIds
-from pipeline.data.order import Order, share
+from pipeline.data.order import Steps, share
 from pipeline.data.workers import Workers, torch_threads_kept
 from pipeline.distributed import World
 from pipeline.types import Batch
@@ -59,7 +59,7 @@ class FfcvTrainLoader:
         labels: npt.NDArray[np.int64],
         samples: npt.NDArray[np.int64] | None,
         info: DatasetInfo,
-        order: Order,
+        order: Steps,
         world: World,
         data: DataConfig,
         workers: int,

@@ -15,7 +15,7 @@ import pipeline.data.kernels as kernels
 from pipeline.config import AugmentationConfig
 from pipeline.data.augmentation import after_crop, cropping
 from pipeline.data.base import DatasetInfo, make_batch
-from pipeline.data.order import Order
+from pipeline.data.order import Steps
 from pipeline.data.pictures import Pictures
 from pipeline.data.workers import Workers
 from pipeline.distributed import World
@@ -34,7 +34,7 @@ class MemoryTrainLoader:
         self,
         pictures: Pictures,
         info: DatasetInfo,
-        order: Order,
+        order: Steps,
         world: World,
         augmentation: AugmentationConfig,
         workers: int,

@@ -143,13 +143,13 @@ class AugmentedPictures(Operation):
         else:
             data = self._direct.read(start, length)
         if stored.is_jpeg[sample]:
-            return _decode(data, shape, sample)
+            return decode_jpeg(data, shape, sample)
         picture = data.reshape(shape)
         picture.flags.writeable = False  # one type, so that numba compiles `cut` once
         return picture
 
 
-def _decode(data: Array, shape: tuple[int, int, int], sample: int) -> Array:
+def decode_jpeg(data: Array, shape: tuple[int, int, int], sample: int) -> Array:
     """The pixels [h, w, 3] of a JPEG; ValueError if libjpeg-turbo finds it damaged."""
     picture = np.empty(shape, np.uint8)
     height, width, _ = shape

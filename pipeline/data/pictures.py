@@ -81,6 +81,11 @@ class SourcePictures:
         self._room = KEPT_BYTES
         self.channels = self.picture(0).shape[2]
 
+    @property
+    def identity(self) -> str:
+        """See `Source.identity`."""
+        return self._source.identity
+
     def picture(self, index: int) -> Pixels:
         """See `Pictures`; ValueError if it has not the size that the model takes."""
         kept = self._kept.get(index)
@@ -127,6 +132,16 @@ class BetonPictures:
     def picture(self, index: int) -> Pixels:
         """See `Pictures`; for pictures stored raw."""
         return self._beton.image(index)
+
+    def decoded(self, index: int) -> Pixels:
+        """As `picture`, and JPEGs too, which needs FFCV."""
+        beton = self._beton
+        if beton.is_raw[index]:
+            return beton.image(index)
+        from pipeline.data.ops import decode_jpeg
+
+        shape = (int(beton.heights[index]), int(beton.widths[index]), beton.channels)
+        return decode_jpeg(beton.jpeg(index), shape, index)
 
     def _check_sizes(self, size: int, preset: Preset) -> None:
         beton = self._beton

@@ -9,6 +9,7 @@ from pipeline import distributed
 from pipeline.config import RunConfig
 from pipeline.data.base import BlockLoader, DatasetInfo
 from pipeline.data.loader import open_block_loader, open_train_loader
+from pipeline.data.mixing import check_batch_size
 from pipeline.diffusion.average import WeightAverage
 from pipeline.diffusion.classifier import Judge
 from pipeline.diffusion.monitor import SampleMonitor
@@ -22,7 +23,7 @@ from pipeline.training.callbacks import Callback
 from pipeline.training.checkpointing import Checkpointing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.display import Display
-from pipeline.training.loop import Loop, Plan, check_batch_size
+from pipeline.training.loop import Loop, Plan
 from pipeline.training.run_directory import directory_of, prepare, writing
 from pipeline.training.sample_log import SampleLog
 from pipeline.training.schedules import learning_rate_of
@@ -67,6 +68,7 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
             check_images(config, exact.info)
         plan = Plan(
             epochs=training.epochs,
+            steps=training.steps,
             batch_size=training.batch_size,
             accumulation=training.accumulation,
             learning_rate=learning_rate_of(config, loader.steps_per_epoch),
@@ -91,7 +93,7 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
             diffusion.class_dropout,
             diffusion.vlb_weight,
         )
-        total_steps = training.epochs * loader.steps_per_epoch
+        total_steps = training.total_steps(loader.steps_per_epoch)
         samples = [SampleLog(directory)] if training.log_samples else []
         telemetry = Telemetry(directory, [], training.log_every)
         checkpointing = Checkpointing(
@@ -121,11 +123,13 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
 
 
 def check_engine(config: RunConfig) -> None:
-    """Refuse an engine that leaves no rank the whole weights between steps.
+    """Refuse an engine that leaves no rank the whole weights between steps, and generated images.
 
     Raises:
-        ValueError: ZeRO-3.
+        ValueError: ZeRO-3, or `data.generated`.
     """
+    if config.data.generated is not None:
+        raise ValueError("data.generated is set, and a generator learns real images: leave it out")
     if config.engine == "deepspeed" and config.deepspeed.stage == 3:
         raise ValueError(
             "deepspeed.stage is 3, which leaves no rank the whole weights that a generator's "

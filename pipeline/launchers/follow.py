@@ -122,12 +122,13 @@ class _Watch:
 
     def _show_progress(self) -> None:
         newest: dict[str, Any] | None = None
+        training = self._config.training
         for row in last_rows(self._config.directory / "metrics.jsonl"):
             if row["kind"] == "step":
                 newest = newest or row
             elif self._total is None:
                 steps = row["step"] // (row["epoch"] + 1)
-                self._total = steps * self._config.training.epochs
+                self._total = training.total_steps(steps)
                 self.close()  # one with a total takes its place
         if newest is None or newest["step"] == self._shown:
             return
@@ -138,7 +139,7 @@ class _Watch:
             self._bar = ProgressBar("train", self._total, "step", initial=self._shown)
             self._bar.__enter__()
         numbers = {
-            "epoch": f"{newest['epoch'] + 1}/{self._config.training.epochs}",
+            "epoch": f"{newest['epoch'] + 1}" + ("" if training.steps else f"/{training.epochs}"),
             "loss": "not finite" if newest["loss"] is None else f"{newest['loss']:.3f}",
         }
         if "clean_accuracy" in newest:  # not of a generator

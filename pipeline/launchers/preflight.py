@@ -10,8 +10,12 @@ from pathlib import Path
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.data.pictures import Preset, open_pictures
-from pipeline.data.sources import FORMS, Split, open_source
+from pipeline.data.base import GeneratedInfo
+from pipeline.data.classes import select_classes
+from pipeline.data.generated import classes_of_generated, open_generated
+from pipeline.data.mixing import check_batch_size
+from pipeline.data.pictures import Pictures, Preset, SubsetPictures, open_pictures
+from pipeline.data.sources import FORMS, Split
 from pipeline.diffusion.generate import check_target
 from pipeline.diffusion.network import build_denoiser
 from pipeline.diffusion.sampler import Settings
@@ -23,8 +27,7 @@ from pipeline.launchers.scheduler import Partition, SchedulerError
 from pipeline.launchers.slurm import job_parent
 from pipeline.models import build_model
 from pipeline.objectives import build_objective
-from pipeline.training.loop import check_batch_size
-from pipeline.training.run_directory import refuse_other_run
+from pipeline.training.run_directory import refuse_other_run, with_generated
 from pipeline.training.schedules import EpsilonRamp, learning_rate_of
 
 
@@ -50,11 +53,13 @@ def check_run(config: RunConfig) -> None:
     trains = config.task in ("train", "ddpm_train")
     if trains:
         training = config.training
-        check_batch_size(training.batch_size, config.cluster.tasks, training.accumulation)
+        ratio = None if config.data.generated is None else config.data.generated.parts
+        check_batch_size(training.batch_size, config.cluster.tasks, training.accumulation, ratio)
         learning_rate_of(config, steps_per_epoch=1)
         EpsilonRamp.of(config, steps_per_epoch=1)
         preset: Preset = "train" if config.task == "train" else "exact"
-        _check_data(config, "data.train", config.data.train, "train", preset)
+        real = _check_data(config, "data.train", config.data.train, "train", preset)
+        config = _check_generated(config, real)
     if not config.task.startswith("ddpm"):
         _check_data(config, "data.val", config.data.val, "val", "exact")
     if trains:
@@ -185,20 +190,44 @@ def _check_directory(directory: Path) -> None:
 
 def _check_data(
     config: RunConfig, key: str, spec: str | None, split: Split, preset: Preset
-) -> None:
-    """Look for a data set, and into it where that takes no time."""
+) -> Pictures | None:
+    """Look for a data set, and into it where that takes no time: then it is what is returned."""
     if spec is None:
         raise ValueError(f"key {key!r} is missing: add it to the file or give --{key} VALUE")
     kind, _, path = spec.partition(":")
     if kind in FORMS and path:
         if not Path(path).exists():  # opening it may mean to list a million files
             raise ValueError(f"{key} {spec}: there is no {path}")
-        return
+        return None
     try:
-        if spec.endswith(".beton"):
-            any_size = config.data.augmentation.resized_crop is not None
-            open_pictures(spec, split, config.model.image_size, preset, any_size)
-        else:
-            open_source(spec, split)
+        any_size = config.data.augmentation.resized_crop is not None
+        return open_pictures(spec, split, config.model.image_size, preset, any_size)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
+
+
+def _check_generated(config: RunConfig, real: Pictures | None) -> RunConfig:
+    """Look for the generated images, and compare them with the real ones where these are open.
+
+    Returns:
+        The config with their sha256, as a run completes it.
+    """
+    data = config.data
+    if data.generated is None:
+        return config
+    path = data.generated.path
+    if isinstance(path, str) and path.partition(":")[0] in FORMS:  # an archive may be large
+        _check_data(config, "data.generated.path", path, "train", "train")
+        return config
+    found = open_generated(data, config.model.image_size, stage=False)
+    if real is not None:
+        chosen = real
+        if data.classes is not None:
+            chosen = SubsetPictures(
+                real, select_classes(data.classes, real.class_names, real.labels)
+            )
+        classes_of_generated(data, found, real, chosen)
+    facts = GeneratedInfo(
+        found.spec, len(found.pictures.labels), data.generated.parts, found.sha256
+    )
+    return with_generated(config, facts)

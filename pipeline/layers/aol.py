@@ -64,8 +64,10 @@ class AolConv2d(_Aol):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        # The identity, as the paper starts.
-        nn.init.dirac_(self.weight)
+        # The identity, as the paper starts. (nn.init.dirac_ sets one entry after the other.)
+        middle = kernel_size // 2
+        with torch.no_grad():
+            self.weight.zero_()[:, :, middle, middle] = torch.eye(out_channels, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -30,6 +30,7 @@ from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper, d
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
 from pipeline.lipschitz.dense import dense_norm_bound
+from pipeline.lipschitz.proofs import proved_once
 from pipeline.lipschitz.rounding import add_up, down, mul_up, silent, up
 
 TINY = 2.0**-900
@@ -102,7 +103,7 @@ class ExportedConvexPotential(ExportedLayer):
             return x - step * (hidden @ weight)
         hidden = torch.relu(convolve(x, self.weight, self.bias, 1, self.padding))
         # The transpose of a convolution with "same" padding is one with the kernel turned about.
-        turned = np.ascontiguousarray(self.weight.swapaxes(0, 1)[:, :, ::-1, ::-1])
+        turned = self.weight.swapaxes(0, 1)[:, :, ::-1, ::-1].copy()  # no negative strides
         nothing = np.zeros(len(turned), np.float32)
         return x - step * convolve(hidden, turned, nothing, 1, self.padding)
 
@@ -125,11 +126,14 @@ class ExportedConvexPotential(ExportedLayer):
         else:
             absolute = dense_abs_norm_upper(self.weight)
         step, positions = float(self.step[0]), math.prod(self.input_shape[1:])
-        back = mul_up(step, absolute)
+        back, shift = mul_up(step, absolute), add_up(bias_norm_upper(self.bias, positions), TINY)
+        outer = max(1.0, absolute)
         return Rounding(
             fan_in=self.weight[0].size + self.weight[:, 0].size + 2,
             abs_norm=add_up(1.0, mul_up(back, absolute)),
-            bias_norm=mul_up(back, add_up(bias_norm_upper(self.bias, positions), TINY)),
+            bias_norm=mul_up(back, shift),
+            inner_norm=mul_up(outer, absolute),  # before the step makes it small
+            inner_bias=mul_up(outer, shift),
         )
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -212,7 +216,12 @@ def potential_lipschitz(step: float, norm: float) -> float:
 
 
 def weight_norm(weight: np.ndarray, input_shape: tuple[int, ...]) -> NormBound:
-    """Proved bound of ‖W‖ at this input size."""
-    if weight.ndim == 2:
-        return dense_norm_bound(weight)
-    return conv2d_norm_bound(weight, (input_shape[1], input_shape[2]), 1, weight.shape[-1] // 2)
+    """Proved bound of ‖W‖ at this input size; in an export, of one rank for all."""
+
+    def prove() -> NormBound:
+        if weight.ndim == 2:
+            return dense_norm_bound(weight)
+        size = (input_shape[1], input_shape[2])
+        return conv2d_norm_bound(weight, size, 1, weight.shape[-1] // 2)
+
+    return proved_once(weight, input_shape, prove)

@@ -27,7 +27,7 @@ KINDS: dict[str, type[ExportedLayer]] = {}
 
 @dataclass(frozen=True)
 class Rounding:
-    """What the forward-rounding recursion needs of an affine layer y = Wx + b in float64."""
+    """What the forward-rounding recursion needs of a float64 layer that errs as y = Wx + b does."""
 
     fan_in: int
     """n, the longest sum of products that makes one output (bias not counted)."""
@@ -35,6 +35,10 @@ class Rounding:
     """a, an upper bound of the l2 norm of |W| (entrywise absolute value)."""
     bias_norm: float
     """B, an upper bound of the l2 norm of the whole bias vector (all positions)."""
+    inner_norm: float = 0.0
+    """For layers made of several sums, whose inside can be larger than a·‖x‖ + B: no number there
+    is beyond `inner_norm`·‖x‖ + `inner_bias`. Below 2^990 none overflows."""
+    inner_bias: float = 0.0
 
 
 @dataclass(frozen=True)

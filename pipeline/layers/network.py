@@ -16,17 +16,21 @@ from torch import Tensor
 # Importing a layer's file registers its exported kind.
 from pipeline.layers import (  # noqa: F401
     activation,
+    circular,
     conv2d,
     convex_potential,
     dense,
     flatten,
     group_sort,
+    implicit_potential,
     isometries,
     minmax,
     pooling,
     residual,
+    scale,
     shift,
     skew,
+    slope_residual,
 )
 from pipeline.layers.exported import ExportedLayer, layer_from_record
 from pipeline.layers.head import ExportedHead

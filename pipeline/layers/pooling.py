@@ -87,7 +87,8 @@ class ExportedAveragePool(_ExportedPool):
 
     def rounding(self) -> Rounding:
         """A sum of q² terms and a division; all its coefficients are positive, so ‖|W|‖ = 1."""
-        return Rounding(fan_in=self.size**2, abs_norm=1.0, bias_norm=0.0)
+        terms = self.size**2
+        return Rounding(fan_in=terms, abs_norm=1.0, bias_norm=0.0, inner_norm=float(terms))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
 from pipeline.lipschitz.power_iteration import NormRequest, start_vector
 from pipeline.lipschitz.rounding import add_up, mul_up
+from pipeline.lipschitz.tight import tight_conv2d_norm_bound
 
 PARTS = ("first", "second")
 
@@ -75,8 +76,15 @@ class ExportedResidual(ExportedLayer):
 
     def norm_bound(self) -> NormBound:
         """1 + U₁·U₂, rounded up."""
+        return self._bound(conv2d_norm_bound)
+
+    def tight_norm_bound(self) -> NormBound:
+        """The same from tighter norms of both kernels; what makes it loose is the sum itself."""
+        return self._bound(tight_conv2d_norm_bound)
+
+    def _bound(self, norm_of: Callable[..., NormBound]) -> NormBound:
         size = (self.input_shape[1], self.input_shape[2])
-        norms = [conv2d_norm_bound(w, size, 1, w.shape[2] // 2) for w in self.weights]
+        norms = [norm_of(w, size, 1, w.shape[2] // 2) for w in self.weights]
         value = add_up(1.0, mul_up(norms[0].value, norms[1].value))
         if not math.isfinite(value):
             return NormBound(math.inf, "none", {"reason": "the norm of a kernel is not finite"})
@@ -91,10 +99,13 @@ class ExportedResidual(ExportedLayer):
         absolute = [conv_abs_norm_upper(w, 1, w.shape[2] // 2) for w in self.weights]
         positions = math.prod(self.input_shape[1:])
         shifts = [bias_norm_upper(bias, positions) for bias in self.biases]
+        outer = max(1.0, absolute[1])
         return Rounding(
             fan_in=self.weights[0][0].size + self.weights[1][0].size + 2,
             abs_norm=add_up(1.0, mul_up(absolute[0], absolute[1])),
             bias_norm=add_up(mul_up(absolute[1], shifts[0]), shifts[1]),
+            inner_norm=mul_up(outer, absolute[0]),  # the branch, before a small second kernel
+            inner_bias=mul_up(outer, shifts[0]),
         )
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.conv2d import convolve
-from pipeline.layers.convex_potential import TINY
+from pipeline.layers.convex_potential import TINY, weight_norm
 from pipeline.layers.exported import ExportedLayer, Rounding
 from pipeline.layers.records import read_int, read_tensor, require_shape, to_float32
 from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
@@ -102,6 +102,7 @@ class ExportedSkewExponential(ExportedLayer):
             fan_in=self.terms * (self.weight[0].size + 2),
             abs_norm=total,
             bias_norm=add_up(shift, mul_up(total, TINY)),
+            inner_norm=mul_up(float(self.terms), total),  # before the divisions
         )
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -182,8 +183,7 @@ class SkewExponential(LipschitzLayer):
     def export(self, name: str, input_shape: tuple[int, ...]) -> list[ExportedLayer]:
         """As `LipschitzLayer.export`: the kernel divided by a proved bound of its norm."""
         kernel = self.kernel().detach().cpu().numpy()
-        size = (input_shape[1], input_shape[2])
-        norm = conv2d_norm_bound(kernel, size, 1, kernel.shape[-1] // 2).value
+        norm = weight_norm(kernel, input_shape).value
         scaled = kernel.astype(np.float64) / (norm if norm > 0 else 1.0)
         weight = np.ascontiguousarray(scaled.astype(np.float32))  # opposite numbers round alike
         bias = to_float32(self.bias)

@@ -20,8 +20,10 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
+import torch
 
+from pipeline.lipschitz.block_operations import Block, Operations, operations
+from pipeline.lipschitz.device import joined, proving_device
 from pipeline.lipschitz.estimate import converged_ritz_value, start_vectors
 from pipeline.lipschitz.rounding import (
     UNDERFLOW,
@@ -81,37 +83,36 @@ def banded_upper(operator: BlockToeplitz, q: float) -> float:
     """
     count, kinds, high, size = operator.blocks.shape
     width = operator.width
-    grams = _Grams(operator)
-    rows: deque[list[Float64]] = deque(maxlen=max(width, 1))
+    on = operations()
+    grams = _Grams(operator, on)
+    rows: deque[list[Block]] = deque(maxlen=max(width, 1))
     residual = squares_of_m = squares_of_r = largest = 0.0
     for column in range(operator.columns):
-        factors: list[Float64] = []
+        factors: list[Block] = []
         for distance in range(min(width, operator.columns - 1 - column) + 1):
             left = -grams.entry(column, distance)
             if distance == 0:
-                diagonal = np.einsum("ii->i", left[0])  # a view
-                diagonal += q
-                largest = max(largest, float(np.abs(diagonal).max()))
+                largest = max(largest, on.shift(left, q))
             times = 1 if distance == 0 else 2  # it stands above and below the diagonal
-            squares_of_m = add_up(squares_of_m, times * float(squares_upper(left[None])[0]))
+            squares_of_m = add_up(squares_of_m, times * on.squares(left))
             above = [
                 (row[back], row[back + distance])
                 for back, row in zip(range(len(rows), 0, -1), rows, strict=True)
                 if width and back + distance < len(row)
             ]
             if above:
-                first, second = (np.concatenate(part, axis=1) for part in zip(*above, strict=True))
-                left -= adjoint_product(first, second)
+                first, second = (on.stacked(list(part)) for part in zip(*above, strict=True))
+                left -= on.product(first, second)
             if distance == 0:
-                corner = _factor(left)
+                corner = on.factor(left)
                 if corner is None:
                     return np.inf
                 factors.append(corner)
             else:
-                factors.append(_solve(factors[0], left))
-            left -= adjoint_product(factors[0], factors[distance])
-            residual = add_up(residual, times * float(squares_upper(left[None])[0]))
-            squares_of_r = add_up(squares_of_r, float(squares_upper(factors[distance][None])[0]))
+                factors.append(on.solve(factors[0], left))
+            left -= on.product(factors[0], factors[distance])
+            residual = add_up(residual, times * on.squares(left))
+            squares_of_r = add_up(squares_of_r, on.squares(factors[distance]))
         rows.append(factors)
     # Of |T|ᵀ|T| and |R|ᵀ|R| the Frobenius norms are at most ‖T‖_F² and ‖R‖_F².
     squares_of_t = mul_up(
@@ -131,24 +132,12 @@ def banded_upper(operator: BlockToeplitz, q: float) -> float:
     return bound if np.isfinite(bound) else np.inf
 
 
-def adjoint_product(first: Float64, second: Float64) -> Float64:
-    """fl(AᴴB) by one real product: [P, r, c], [P, r, e] -> [P, c, e]."""
-    kinds, rows, columns = first.shape
-    stacked = first.reshape(kinds * rows, columns)  # [X; Y]
-    if kinds == 1:
-        return np.asarray((stacked.T @ second[0])[None])
-    width = second.shape[2]
-    right = np.empty((2 * rows, 2 * width))
-    right[:rows, :width], right[rows:, :width] = second[0], second[1]
-    right[:rows, width:], right[rows:, width:] = second[1], -second[0]
-    both = stacked.T @ right
-    return np.stack([both[:, :width], both[:, width:]])
-
-
 @silent
 def largest_square(operator: BlockToeplitz, steps: int) -> float:
     """Estimate of ‖T‖² from below, by at most `steps` of Lanczos; proves nothing."""
-    parts = operator.blocks
+    parts, device = operator.blocks, proving_device()
+    if device is not None:
+        return _largest_square_on(operator, steps, device)
     blocks = parts[:, 0] if parts.shape[1] == 1 else parts[:, 0] + 1j * parts[:, 1]
     adjoints = blocks.conj().mT
     rows, columns, size = operator.rows, operator.columns, parts.shape[3]
@@ -169,6 +158,25 @@ def largest_square(operator: BlockToeplitz, steps: int) -> float:
     return converged_ritz_value(apply, start[0], steps)
 
 
+def _largest_square_on(operator: BlockToeplitz, steps: int, device: torch.device) -> float:
+    """The same with the products on a device; the few vectors stay here."""
+    blocks = joined(torch.from_numpy(operator.blocks).to(device))
+    rows, columns, size = operator.rows, operator.columns, operator.blocks.shape[3]
+
+    def apply(flat: np.ndarray) -> np.ndarray:
+        vector = torch.from_numpy(flat.reshape(columns, size)).to(device).T.to(blocks.dtype)
+        image, back = vector.new_zeros(blocks.shape[1], rows), torch.zeros_like(vector)
+        spans = [_span(operator, number) for number in range(len(blocks))]
+        for block, (first, last, offset) in zip(blocks, spans, strict=True):
+            image[:, first:last] += block @ vector[:, first + offset : last + offset]
+        for block, (first, last, offset) in zip(blocks, spans, strict=True):
+            back[:, first + offset : last + offset] += block.mH @ image[:, first:last]
+        return np.asarray(back.T.cpu().numpy()).ravel()
+
+    kind = np.complex128 if blocks.is_complex() else np.float64
+    return converged_ritz_value(apply, start_vectors(1, columns * size, kind)[0], steps)
+
+
 def _span(operator: BlockToeplitz, number: int) -> tuple[int, int, int]:
     """Rows i from first to last − 1 have block `number`, in column i + offset."""
     offset = number - operator.before
@@ -179,48 +187,21 @@ def _span(operator: BlockToeplitz, number: int) -> tuple[int, int, int]:
 class _Grams:
     """The blocks of TᴴT; those of block columns far from both ends are equal."""
 
-    def __init__(self, operator: BlockToeplitz) -> None:
-        self._operator = operator
-        blocks = operator.blocks
+    def __init__(self, operator: BlockToeplitz, on: Operations) -> None:
+        self._operator, self._on = operator, on
+        blocks = on.place(operator.blocks)
         self._products = {
-            (number, distance): adjoint_product(blocks[number], blocks[number + distance])
+            (number, distance): on.product(blocks[number], blocks[number + distance])
             for distance in range(operator.width + 1)
             for number in range(len(blocks) - distance)
         }
 
-    def entry(self, column: int, distance: int) -> Float64:
+    def entry(self, column: int, distance: int) -> Block:
         """Block (J, J + d): the sum of B_tᴴB_{t+d} over the rows i = J − t + P that exist."""
         operator = self._operator
         size = operator.blocks.shape[3]
-        total = np.zeros((operator.blocks.shape[1], size, size))
+        total = self._on.zeros(operator.blocks.shape[1], size, size)
         for number in range(len(operator.blocks) - distance):
             if 0 <= column - number + operator.before < operator.rows:
                 total += self._products[number, distance]
         return total
-
-
-def _factor(matrix: Float64) -> Float64 | None:
-    """Upper triangular R with RᴴR ≈ M [P, c, c], or None. Not trusted."""
-    whole = matrix[0] if len(matrix) == 1 else matrix[0] + 1j * matrix[1]
-    try:
-        lower = np.linalg.cholesky(whole)
-    except np.linalg.LinAlgError:
-        return None
-    return _parts(lower.conj().T, len(matrix))
-
-
-def _solve(corner: Float64, right: Float64) -> Float64:
-    """X with RᴴX ≈ right. Not trusted."""
-    if len(corner) == 1:
-        solved = solve_triangular(corner[0], right[0], trans="T", check_finite=False)
-    else:
-        whole, target = (part[0] + 1j * part[1] for part in (corner, right))
-        solved = solve_triangular(whole, target, trans="C", check_finite=False)
-    return _parts(solved, len(corner))
-
-
-def _parts(matrix: np.ndarray, kinds: int) -> Float64:
-    """A matrix as [P, r, c]."""
-    return np.ascontiguousarray(
-        matrix[None] if kinds == 1 else np.stack([matrix.real, matrix.imag])
-    )

@@ -17,6 +17,8 @@ import numpy as np
 
 from pipeline.lipschitz.arrays import exact_float64
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.device import proving_device
+from pipeline.lipschitz.device_spectral import most_promising_on, prove_torus_on
 from pipeline.lipschitz.estimate import gram_operator, largest_ritz_values, start_vectors
 from pipeline.lipschitz.evidence import published, trivial_bound
 from pipeline.lipschitz.parallel import map_in_order
@@ -84,13 +86,17 @@ def conv2d_norm_bound(
     if taps.shape[2] < taps.shape[3]:
         taps = np.ascontiguousarray(taps.swapaxes(2, 3))
     tori = _candidates(taps, (axes[0].torus(size[0]), axes[1].torus(size[1])))
-    torus, q = (tori[0], None) if tori[0].is_exact else _most_promising(tori)
+    device = proving_device()
+    torus, q = tori[0], None
+    if not torus.is_exact:
+        torus, q = _most_promising(tori) if device is None else most_promising_on(tori, device)
+    proof = prove_blocks(torus, q) if device is None else prove_torus_on(torus, q, device)
     evidence: dict[str, Any] = {
         "torus": list(torus.sizes),
         "twist": ["1/2" if half else "0" for half in torus.halves],
         "blocks": len(torus),
     }
-    return published("torus", _prove(torus, q), torus.error, exponent, evidence)
+    return published("torus", proof, torus.error, exponent, evidence)
 
 
 def geometry(
@@ -132,7 +138,7 @@ def _candidates(taps: Float64, least: tuple[int, int]) -> list[TorusBlocks]:
     ]
 
 
-def _prove(torus: TorusBlocks, q: float | None) -> SpectralBound:
+def prove_blocks(torus: TorusBlocks, q: float | None) -> SpectralBound:
     """The largest norm of all (computed) blocks of a torus."""
     bounds = map_in_order(lambda which: spectral_upper(torus.parts(which), q), _chunks(torus))
     worst = max(bounds, key=lambda bound: bound.value)

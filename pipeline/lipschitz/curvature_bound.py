@@ -57,7 +57,7 @@ def curvature_bounds(
             if len(weights) == 1:
                 bound = _two_layers(weights[0], slopes[0], difference)
             else:
-                bound = _deep(weights, norms, slopes, difference)
+                bound = deep_bound(weights, norms, slopes, difference)
             table[first, second] = bound
             if symmetric:
                 table[second, first] = bound
@@ -76,6 +76,16 @@ def _two_layers(weight: Float64, slopes: Slopes, difference: Float64) -> float:
     squares = mul_up(
         np.where(difference > 0, -low * difference, -high * difference), up(1 + 2.0**-50)
     )
+    return scaled_norm_bound(weight, squares)
+
+
+def scaled_norm_bound(weight: Float64, squares: Float64) -> float:
+    """‖diag(s)·W‖², rounded up.
+
+    Args:
+        weight: [h, D], float32 numbers in float64.
+        squares: [h], s², not negative.
+    """
     scales = sqrt_upper(squares).astype(np.float32)
     scales = np.where(squares > 0, np.nextafter(scales, np.float32(np.inf)), np.float32(0))
     if not scales.any():
@@ -84,7 +94,7 @@ def _two_layers(weight: Float64, slopes: Slopes, difference: Float64) -> float:
     return mul_up(norm, norm)
 
 
-def _deep(
+def deep_bound(
     weights: Sequence[Float64],
     norms: Sequence[float],
     slopes: Sequence[Slopes],

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline.lipschitz.arrays import exact_float64
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.device import proving_device
+from pipeline.lipschitz.device_spectral import spectral_upper_on
 from pipeline.lipschitz.evidence import published, trivial_bound
 from pipeline.lipschitz.parallel import map_in_order
 from pipeline.lipschitz.rounding import scaled_to_one
@@ -40,5 +43,9 @@ def dense_norm_bound(weight: Any) -> NormBound:
         return trivial
     scaled, exponent = scaled_to_one(matrix)
     tall = scaled if scaled.shape[0] >= scaled.shape[1] else scaled.T
-    [proof] = map_in_order(spectral_upper, [np.ascontiguousarray(tall)[None, None]])
+    whole, device = np.ascontiguousarray(tall)[None, None], proving_device()
+    if device is not None:
+        proof = spectral_upper_on(torch.from_numpy(whole).to(device))
+    else:
+        [proof] = map_in_order(spectral_upper, [whole])
     return published("dense", proof, 0.0, exponent, {})

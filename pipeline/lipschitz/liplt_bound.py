@@ -14,7 +14,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ def liplt_bound(
     maps: Sequence[ExactMap],
     slopes: Sequence[Slopes],
     rows: Float64,
-    progress: Callable[[], None] = lambda: None,
+    proved: dict[tuple[int, int], NormBound] | None = None,
 ) -> LipLTBound:
     """Bound every margin of a network.
 
@@ -65,9 +65,11 @@ def liplt_bound(
         maps: W_0 … W_{L−1}.
         slopes: of φ_0 … φ_{L−1}.
         rows: W_L, [K, d], float32 numbers in float64.
-        progress: called before each product.
+        proved: what `prove_product` says of `products_to_prove`; proved here without it.
     """
-    products = product_bounds(maps, progress)
+    if proved is None:
+        proved = {key: prove_product(maps, key) for key in products_to_prove(maps)}
+    products = with_splits(proved, len(maps))
     constants = recursion(products, slopes)
     through = [(matrix.numpy(), error.numpy()) for matrix, error in rows_through(maps, rows)]
     distances, lengths = [], []
@@ -88,23 +90,35 @@ def liplt_bound(
     )
 
 
-def product_bounds(
-    maps: Sequence[ExactMap], progress: Callable[[], None] = lambda: None
+def products_to_prove(maps: Sequence[ExactMap]) -> list[tuple[int, int]]:
+    """(last, first) of every product that is proved by itself, shorter ones first."""
+    return [
+        key
+        for key in _all_products(len(maps))
+        if key[0] == key[1] or _fits(maps[key[1] : key[0] + 1])
+    ]
+
+
+def prove_product(maps: Sequence[ExactMap], key: tuple[int, int]) -> NormBound:
+    """‖W_last⋯W_first‖ for one of `products_to_prove`."""
+    last, first = key
+    chain = maps[first : last + 1]
+    return _explicit(chain) if _fits(chain) else chain[0].norm_bound()
+
+
+def with_splits(
+    proved: dict[tuple[int, int], NormBound], count: int
 ) -> dict[tuple[int, int], NormBound]:
-    """‖W_k⋯W_j‖ for all j ≤ k."""
+    """‖W_k⋯W_j‖ for all j ≤ k < `count`: the proved ones, and the best split of each other."""
     found: dict[tuple[int, int], NormBound] = {}
-    for length in range(1, len(maps) + 1):
-        for first in range(len(maps) - length + 1):
-            last = first + length - 1
-            chain = maps[first : last + 1]
-            progress()
-            if _fits(chain):
-                found[last, first] = _explicit(chain)
-            elif length == 1:
-                found[last, first] = chain[0].norm_bound()
-            else:
-                found[last, first] = _split(found, last, first)
+    for last, first in _all_products(count):
+        known = proved.get((last, first))
+        found[last, first] = known if known is not None else _split(found, last, first)
     return found
+
+
+def _all_products(count: int) -> list[tuple[int, int]]:
+    return [(first + more, first) for more in range(count) for first in range(count - more)]
 
 
 def recursion(products: dict[tuple[int, int], NormBound], slopes: Sequence[Slopes]) -> list[float]:
@@ -117,8 +131,8 @@ def recursion(products: dict[tuple[int, int], NormBound], slopes: Sequence[Slope
 
 
 def head_constants(
-    norms: Sequence[Float64], constants: Sequence[float], slopes: Sequence[Slopes]
-) -> Float64:
+    norms: Sequence[Value], constants: Sequence[float], slopes: Sequence[Slopes]
+) -> Value:
     """The last step of the recursion for norms of W_L⋯W_j, j = 0 … L, of any one shape."""
     return _theorem3(norms, constants, slopes)
 

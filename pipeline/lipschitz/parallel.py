@@ -16,6 +16,8 @@ from typing import TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
+from pipeline.lipschitz.device import proving_device
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -25,6 +27,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """`[function(item) for item in items]` on as many threads as torch may use. Not reentrant."""
+    if proving_device() is not None:
+        return [function(item) for item in items]  # it has its own parallelism, and one memory
     work = list(items)
     workers = min(torch.get_num_threads(), len(work))
     with _ONE_AT_A_TIME, _blas_libraries().limit(limits=1, user_api="blas"):

@@ -152,15 +152,37 @@ def residual_upper(form: GramForm, q: float, shifted: Float64, factor: Float64) 
 
     σ² ≤ q + ‖H − AᴴA‖ + u·max|M_ii| + ‖fl(M − P)‖_F(1 + u) + ‖P − RᴴR‖, P = fl(RᴴR).
     """
-    size = factor.shape[-1]
     diagonal = np.einsum("fii->fi", shifted[:, 0])
-    residual = sqrt_upper(squares_upper(shifted - gram_product(factor)))
-    square = add_up(
+    return residual_bound(
         form.error,
         q,
-        mul_up(np.abs(diagonal).max(axis=1), UNIT),
-        mul_up(residual, up(1 + UNIT)),
-        product_error(size, size, squares_upper(factor)),
+        np.abs(diagonal).max(axis=1),
+        squares_upper(shifted - gram_product(factor)),
+        squares_upper(factor),
+        factor.shape[-1],
+    )
+
+
+@silent
+def residual_bound(
+    error: Float64, q: float, largest: Float64, residual: Float64, factor: Float64, size: int
+) -> Float64:
+    """The sum of `residual_upper` from its terms, each [F] and not below the true one: [F].
+
+    Args:
+        error: of ‖H − AᴴA‖.
+        q: the shift.
+        largest: max|M_ii|.
+        residual: of ‖fl(M − P)‖_F².
+        factor: of ‖R‖_F².
+        size: n.
+    """
+    square = add_up(
+        error,
+        q,
+        mul_up(largest, UNIT),
+        mul_up(sqrt_upper(residual), up(1 + UNIT)),
+        product_error(size, size, factor),
     )
     bound = sqrt_upper(square)
     return np.where(np.isfinite(bound), bound, np.inf)

@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.lipschitz.banded import BlockToeplitz, banded_upper, largest_square
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound, geometry
+from pipeline.lipschitz.device import proving_device
 from pipeline.lipschitz.evidence import published, trivial_bound
 from pipeline.lipschitz.parallel import map_in_order
 from pipeline.lipschitz.polyphase import Axis, polyphase
@@ -32,6 +33,8 @@ from pipeline.lipschitz.torus import TorusBlocks
 
 WHOLE_WORK = 5e11
 """Floating-point operations up to which the operator itself is factored: seconds of a core."""
+WHOLE_WORK_ON_DEVICE = 1e13
+"""The same on another device: 128 channels at 16×16. Beyond it a dozen blocks fill its memory."""
 ROUGH_STEPS = 16
 FINE_STEPS = 200
 STEEPEST = 2
@@ -61,7 +64,7 @@ def tight_conv2d_norm_bound(
     if taps.shape[:2] == (1, 1):  # the torus is exact
         return conv2d_norm_bound(weight, input_size, stride, padding)
     whole = Whole(taps, axes, size)
-    if whole.work() <= WHOLE_WORK:
+    if whole.work() <= (WHOLE_WORK if proving_device() is None else WHOLE_WORK_ON_DEVICE):
         [operator] = whole.operators()
         estimate = map_in_order(lambda item: largest_square(item, FINE_STEPS), [operator])[0]
         bound = _prove(whole, estimate, exponent)

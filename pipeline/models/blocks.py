@@ -12,6 +12,7 @@ from pipeline.layers.aol import AolConv2d
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.conv2d import Conv2d
 from pipeline.layers.cpl import ConvexPotentialConv2d
+from pipeline.layers.fourier import CayleyConv2d, LotConv2d
 from pipeline.layers.group_sort import GroupSort
 from pipeline.layers.householder import Householder
 from pipeline.layers.isometries import SwapTokens
@@ -19,14 +20,18 @@ from pipeline.layers.l2_attention import L2Attention
 from pipeline.layers.linear_residual import LinearResidual
 from pipeline.layers.minmax import MinMax
 from pipeline.layers.orthogonal import BcopConv2d
+from pipeline.layers.orthogonal_attention import OrthogonalAttention
 from pipeline.layers.residual import Residual
 from pipeline.layers.skew import SkewExponential
 from pipeline.layers.sll import SllConv2d
 from pipeline.models.options import named_sequence
 
-TRANSFORMERS = ("spatial_mlp_liffn", "spatial_mlp_ffn", "l2_attention_ffn")
+TRANSFORMERS = ("spatial_mlp_liffn", "spatial_mlp_ffn", "l2_attention_ffn", "olsa_ffn")
 """Appendix I: what stands for self-attention, and for the feed-forward block."""
-BLOCKS = ("linear", "convolution", "residual", "aol", "bcop", "soc", "cpl", "sll", *TRANSFORMERS)
+BLOCKS = (
+    "linear", "convolution", "residual", "aol", "bcop", "soc", "lot", "cayley", "cpl", "sll",
+    *TRANSFORMERS,
+)  # fmt: skip
 ACTIVATIONS = ("minmax", "householder", "group_sort")
 KERNEL = 3
 GROUP = 4
@@ -81,8 +86,12 @@ def _transformer(
         if kind.endswith("liffn")
         else Residual(width, width, 1, size)
     )
+    heads = next(count for count in (4, 2, 1) if width % count == 0)
+    if kind.startswith("olsa"):
+        return named_sequence(
+            attention=OrthogonalAttention(width, heads), feed=feed, act=activation
+        )
     if kind.startswith("l2_attention"):
-        heads = next(count for count in (4, 2, 1) if width % count == 0)
         return named_sequence(attention=L2Attention(width, heads, size), feed=feed, act=activation)
     return named_sequence(
         tokens=SwapTokens(width),
@@ -104,4 +113,8 @@ def _layer(kind: str, width: int, depth: int, size: int) -> LipschitzLayer:
         return BcopConv2d(width, KERNEL)
     if kind == "soc":
         return SkewExponential(width, KERNEL, size)
+    if kind == "lot":
+        return LotConv2d(width, KERNEL, size)
+    if kind == "cayley":
+        return CayleyConv2d(width, KERNEL, size)
     return Conv2d(width, width, KERNEL, 1, KERNEL // 2, input_size=size)

@@ -4,7 +4,8 @@
           → truncation, or normalised rows (LLN)
 
 Notable:
-- Every layer is 1-Lipschitz, so the trunk is, and no estimate of steepness enters the loss.
+- Every layer is 1-Lipschitz, so the trunk is, and no estimate of steepness enters the loss (unless
+  `scale` is on: then take an objective that sees it, such as EMMA).
 - The paper's Table 1 names depths, channels and features, not the channels between the two
   convolutions of a layer: 5, as in the authors' code.
 - The paper's networks work at the full 32×32, and it has none for larger images. Those of 64 and
@@ -19,9 +20,11 @@ from torch import nn
 from pipeline.layers.cpl import ConvexPotentialConv2d, ConvexPotentialDense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.head import Head, NormalizedHead
+from pipeline.layers.implicit_potential import ImplicitPotentialConv2d, ImplicitPotentialDense
 from pipeline.layers.isometries import PadChannels, PixelUnshuffle
 from pipeline.layers.orthogonal import CayleyDense, CayleyPatches
 from pipeline.layers.pooling import AveragePool, MaxPool
+from pipeline.layers.scale import Scale
 from pipeline.layers.shift import Shift
 from pipeline.layers.skew import SkewExponential
 from pipeline.layers.sll import SllConv2d, SllDense
@@ -56,6 +59,7 @@ def cpl(
     power_iterations: int = 1,
     layer: str = "cpl",
     skew: bool = False,
+    scale: bool = False,
 ) -> LipschitzNetwork:
     """Build a CPL network, e.g. CPL-S with the defaults.
 
@@ -73,9 +77,12 @@ def cpl(
         step: None for 2/‖W‖², or a fixed step (Appendix D.2), which gets no certificate.
         center: subtracted from every pixel value.
         power_iterations: steps of power iteration a forward; the paper's 1.
-        layer: "cpl", or "sll" for the layers of Araujo et al. 2023 in the same network.
+        layer: "cpl"; "implicit" for the implicit step of Remark 1, truncated; "sll" for the layers
+            of Araujo et al. 2023 in the same network.
         skew: the splitting of Corollary 1: after each potential an orthogonal step, the exact flow
             (SOC) after convolutions and the midpoint rule (Cayley) after dense layers.
+        scale: a learned number √ρ after each potential, which makes it the layer of LipLT's
+            Proposition 2 (Fazlyab et al. 2023); the network is then not 1-Lipschitz.
 
     Raises:
         ValueError: an image size without a stem, or an option out of range.
@@ -95,11 +102,13 @@ def cpl(
     require_choice("head", head, ("truncated", "normalized"))
     require_number("center", center)
     require_count("power_iterations", power_iterations)
-    require_choice("layer", layer, ("cpl", "sll"))
+    require_choice("layer", layer, ("cpl", "implicit", "sll"))
     if step is not None:
         require_number("step", step, above=0)
-    if step is not None and layer == "sll":
-        raise ValueError("model.step is of cpl layers, and model.layer is sll: leave it out")
+    if step is not None and layer != "cpl":
+        raise ValueError(f"model.step is of cpl layers, and model.layer is {layer}: leave it out")
+    if skew and layer == "implicit":
+        raise ValueError("model.skew is of explicit steps, and model.layer is implicit: drop one")
     if factor == 1 and channels < in_channels:
         raise ValueError(
             f"model.channels is {channels}, but the images have {in_channels} already: take at "
@@ -110,19 +119,13 @@ def cpl(
     vector = channels * (size // POOL) ** 2
     convolutions: list[nn.Module] = []
     for _ in range(depth):
-        convolutions.append(
-            ConvexPotentialConv2d(channels, conv_hidden, 3, size, step)
-            if layer == "cpl"
-            else SllConv2d(channels, conv_hidden, 3)
-        )
+        convolutions.append(_convolution(layer, channels, conv_hidden, size, step))
+        convolutions += [Scale()] if scale else []
         convolutions += [SkewExponential(channels, 3, size)] if skew else []
     denses: list[nn.Module] = []
     for _ in range(dense_depth):
-        denses.append(
-            ConvexPotentialDense(vector, features, step)
-            if layer == "cpl"
-            else SllDense(vector, features)
-        )
+        denses.append(_dense(layer, vector, features, step))
+        denses += [Scale()] if scale else []
         denses += [CayleyDense(vector, vector)] if skew else []
     trunk = named_sequence(
         shift=Shift(center),
@@ -134,6 +137,26 @@ def cpl(
     )
     top: Head = (TruncatedHead if head == "truncated" else NormalizedHead)(vector, num_classes)
     return LipschitzNetwork(trunk, top, (in_channels, image_size, image_size), power_iterations)
+
+
+def _convolution(
+    layer: str, channels: int, hidden: int, size: int, step: float | None
+) -> nn.Module:
+    """One convolutional layer of the kind that `model.layer` names."""
+    if layer == "sll":
+        return SllConv2d(channels, hidden, 3)
+    if layer == "implicit":
+        return ImplicitPotentialConv2d(channels, hidden, 3, size)
+    return ConvexPotentialConv2d(channels, hidden, 3, size, step)
+
+
+def _dense(layer: str, vector: int, features: int, step: float | None) -> nn.Module:
+    """One dense layer of that kind."""
+    if layer == "sll":
+        return SllDense(vector, features)
+    if layer == "implicit":
+        return ImplicitPotentialDense(vector, features)
+    return ConvexPotentialDense(vector, features, step)
 
 
 def _stem(in_channels: int, channels: int, factor: int) -> dict[str, nn.Module]:

@@ -16,11 +16,13 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from pipeline.distributed import World, together
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.head import Head
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.power_iteration import estimate_norms
+from pipeline.lipschitz.proofs import NormProofs, sharing
 from pipeline.stopwatch import part
 from pipeline.types import Prediction
 
@@ -127,12 +129,28 @@ class LipschitzNetwork(nn.Module):
                 return f"layer {name!r} cannot be certified: {reason}"
         return None
 
-    def export(self) -> ExportedNetwork:
+    def export(self, world: World | None = None) -> ExportedNetwork:
         """The exact function that is certified: all parameters folded, float32, on the CPU.
+
+        Args:
+            world: if given, every rank of it must call this; they share the proofs of the norms
+                that steps are frozen from.
 
         Raises:
             ValueError: a weight is not finite.
+            RuntimeError: another rank failed.
         """
+        if world is None or world.size == 1:
+            return self._export()
+        proofs = NormProofs(world.rank, world.size)
+        with sharing(proofs):
+            with together():
+                self._export()
+            proofs.exchange()
+            return self._export()
+
+    def _export(self) -> ExportedNetwork:
+        """See `export`."""
         layers: list[ExportedLayer] = []
         shape: tuple[int, ...] = self.input_shape
         for name, layer in self.named_layers():

@@ -10,6 +10,7 @@ from pipeline.models.blocks import TRANSFORMERS
 from pipeline.models.cpl import cpl
 from pipeline.models.liresnet import liresnet
 from pipeline.models.network import LipschitzNetwork
+from pipeline.models.slope_resnet import slope_resnet
 from pipeline.models.small_networks import cnn, mlp
 from pipeline.registry import Registry
 
@@ -35,7 +36,7 @@ for _depth in (6, 12, 18):
 for _block in TRANSFORMERS:
     _MODELS.add(f"transformer_{_block}", partial(liresnet, depth=12, width=256, block=_block))
 # LiResNet's skeleton with the layers of others.
-for _block in ("aol", "bcop", "soc", "cpl", "sll"):
+for _block in ("aol", "bcop", "soc", "lot", "cayley", "cpl", "sll"):
     _MODELS.add(f"{_block}_net", partial(liresnet, block=_block))
 _MODELS.add("cpl", cpl)
 # Table 1 of the CPL paper.
@@ -59,6 +60,7 @@ for _name, _sizes in (
 # The smaller networks of CRM (plan 4c3f, 6c2f, 8c2f) and CRC.
 _MODELS.add("cnn", cnn)
 _MODELS.add("mlp", mlp)
+_MODELS.add("slope_resnet", slope_resnet)
 
 
 def list_models(pattern: str = "*") -> list[str]:

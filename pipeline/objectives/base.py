@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,14 @@ class Objective(Protocol):
         self, model: Callable[[Tensor], Prediction], batch: Batch, epsilon: float
     ) -> Losses:
         """Evaluate `model` on `batch` at the radius `epsilon` of this step."""
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """An objective that draws random numbers: the loop tells it which step begins."""
+
+    def begin_step(self, step: int) -> None:
+        """From here on, step number `step`, counted from 0."""
 
 
 def measure(prediction: Prediction, labels: Tensor, epsilon: float) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from pipeline.objectives.crm import CertifiedRadius
 from pipeline.objectives.cross_entropy import CrossEntropy
 from pipeline.objectives.crt import CurvatureTraining
 from pipeline.objectives.emma import Emma
+from pipeline.objectives.gaussian_noise import GaussianNoise
 from pipeline.objectives.gloro import GloroCrossEntropy, GloroTrades
 from pipeline.objectives.margins import FixedMargin, LipschitzMargin
 from pipeline.objectives.multi_margin import MultiMargin
@@ -27,6 +28,7 @@ _OBJECTIVES.add("crm", CertifiedRadius)
 _OBJECTIVES.add("crt", CurvatureTraining)
 _OBJECTIVES.add("pgd", ProjectedGradient)
 _OBJECTIVES.add("trades", Trades)
+_OBJECTIVES.add("gaussian_noise", GaussianNoise)
 
 
 def list_objectives() -> list[str]:

@@ -1,9 +1,11 @@
 """Sweeps: one config over several seeds and grid points, and tables of mean ± sd."""
 
+from pipeline.sweep.budget import LENGTH, divide
+from pipeline.sweep.comparison import write_comparison
 from pipeline.sweep.conduct import Outcome, command_of, conduct
 from pipeline.sweep.grid import parse_axis
 from pipeline.sweep.plan import Sweep, is_finished, plan
 from pipeline.sweep.processes import launcher
 
-__all__ = ["Outcome", "Sweep", "command_of", "conduct", "is_finished", "launcher", "parse_axis",
-           "plan"]  # fmt: skip
+__all__ = ["LENGTH", "Outcome", "Sweep", "command_of", "conduct", "divide", "is_finished",
+           "launcher", "parse_axis", "plan", "write_comparison"]  # fmt: skip

@@ -23,7 +23,7 @@ from pipeline.config import RunConfig
 from pipeline.models import build_model
 from pipeline.objectives import build_objective
 from pipeline.sweep.grid import Axis, Point, product, run_name
-from pipeline.training.run_directory import MAY_CHANGE
+from pipeline.training.run_directory import FOUND, MAY_CHANGE
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and runs add endings such as .trial
 
@@ -71,7 +71,11 @@ class Sweep:
 
 
 def plan(
-    source: Path, overrides: Sequence[str], axes: Sequence[Axis], seeds: Sequence[int]
+    source: Path,
+    overrides: Sequence[str],
+    axes: Sequence[Axis],
+    seeds: Sequence[int],
+    open_keys: Sequence[str] = (),
 ) -> Sweep:
     """Work out every run and check all that can be checked before one starts. Writes nothing.
 
@@ -80,6 +84,7 @@ def plan(
         overrides: `--key value` words for all runs, as `pipeline.config.load` takes them.
         axes: of the grid.
         seeds: of each point.
+        open_keys: not settled yet (`budget`): runs that lie there may differ in them.
 
     Raises:
         ValueError: a key or value that some point's config does not take, runs that are the same
@@ -96,7 +101,7 @@ def plan(
     _check_models(runs)
     directory = runs[0].config.directory.parent
     sweep = Sweep(name, directory, source, tuple(axes), tuple(points), runs)
-    _refuse_other_sweep(sweep)
+    _refuse_other_sweep(sweep, {*sweep.keys, *open_keys})
     return sweep
 
 
@@ -112,9 +117,9 @@ def difference(run: Run) -> str | None:
         ValueError: its config.yaml cannot be read.
     """
     if is_finished(run):
-        recorded, may_change = run.certificate, MAY_CHANGE - {"certification"}
+        recorded, may_change = run.certificate, MAY_CHANGE - {"certification"} | FOUND
     elif _begun(run.config.directory):
-        recorded, may_change = run.config.directory, MAY_CHANGE
+        recorded, may_change = run.config.directory, MAY_CHANGE | FOUND
     else:
         return None
     return configs.first_difference(configs.load(recorded / "config.yaml"), run.config, may_change)
@@ -192,7 +197,7 @@ def _begun(directory: Path) -> bool:
     return any(directory.glob("checkpoints/step_*")) and (directory / "config.yaml").is_file()
 
 
-def _refuse_other_sweep(sweep: Sweep) -> None:
+def _refuse_other_sweep(sweep: Sweep, keys: set[str]) -> None:
     """Raise if runs of another config lie in the sweep's directory."""
     found = {run.config.directory: difference(run) for run in sweep.runs}
     for directory in sorted(path.parent for path in sweep.directory.glob("*/config.yaml")):
@@ -200,7 +205,7 @@ def _refuse_other_sweep(sweep: Sweep) -> None:
             found[directory] = configs.first_difference(
                 configs.load(directory / "config.yaml"),
                 sweep.runs[0].config,
-                MAY_CHANGE | {"seed", *sweep.keys},
+                MAY_CHANGE | FOUND | {"seed", *keys},
             )
     for directory, differs in found.items():
         if differs:

@@ -125,7 +125,7 @@ def _table(sweep: Sweep, summaries: Sequence[Summary], columns: Columns) -> list
         settings = [value for _, value in summary.point.settings]
         cells = [write(summary.statistics.get(name)) for name, write in columns.values()]
         rows.append([*settings, str(summary.finished), *cells])
-    return _aligned(rows, len(sweep.keys))
+    return aligned(rows, len(sweep.keys))
 
 
 def latex(sweep: Sweep, summaries: Sequence[Summary], epsilons: Sequence[str]) -> str:
@@ -165,7 +165,7 @@ def plain(found: Statistic | None) -> str:
     return f"{found.mean:#.4g}" + ("" if found.sd is None else f" ± {found.sd:.2g}")
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """A Markdown table whose columns also stand one below the other; the first `left` are text."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
 

@@ -18,13 +18,19 @@ _TAIL_BYTES = 65536  # a row of a deep network is some kilobytes
 
 def progress(run: Run) -> str:
     """`epoch 3 of 40, loss 0.831`, from the end of metrics.jsonl."""
-    epochs = run.config.training.epochs
+    steps, epochs = run.config.training.steps, run.config.training.epochs
     for row in last_rows(run.config.directory / "metrics.jsonl"):
-        if row["kind"] == "epoch" and row["epoch"] + 1 == epochs:
+        last = row["step"] == steps if steps else row["epoch"] + 1 == epochs
+        if row["kind"] == "epoch" and last:
             return "certifying"
         if row["kind"] == "step":
             loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
-            return f"epoch {row['epoch'] + 1} of {epochs}, loss {loss}"
+            where = (
+                f"step {row['step']} of {steps}"
+                if steps
+                else (f"epoch {row['epoch'] + 1} of {epochs}")
+            )
+            return f"{where}, loss {loss}"
     return "starting"
 
 

@@ -23,6 +23,8 @@ from typing import Any, Literal
 NAME = "attempts.jsonl"
 DRAWING = "drawing.txt"
 """In the directory of a generator's run: where the task ddpm_sample keeps what it has drawn."""
+PIECES = ("bounds/*.json", "products/*.json", "blocks/*.tsv")
+"""Of a certificate that is being made."""
 TRIES = 3
 """Attempts in a row that break down without progress, before the run is given up."""
 
@@ -73,7 +75,7 @@ def progress_of(directory: Path) -> tuple[int, int]:
     names = (path.name.removeprefix("step_") for path in directory.glob("checkpoints/step_*"))
     step = max((int(name) for name in names if name.isdigit()), default=0)
     certificate = directory / "certificate"
-    done = len([*certificate.glob("bounds/*.json"), *certificate.glob("blocks/*.tsv")])
+    done = sum(1 for kind in PIECES for _ in certificate.glob(kind))
     drawing = directory / DRAWING
     if drawing.is_file():
         done += sum(1 for _ in Path(drawing.read_text().strip()).glob("*.images.npy"))

@@ -47,6 +47,9 @@ class StepRecord:
     """Callbacks, over all ranks, whose threads were at work in this step."""
     due: bool = False
     """A callback of a rank said that it is time to save."""
+    by_origin: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Where batches are mixed: `loss` and the metrics of the `real` and of the `generated` images,
+    means over each part of the global batch. Otherwise empty."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Of this rank, by part of the step (`pipeline.stopwatch`), since the record before. On a GPU
     a part that is still running is counted in the next."""

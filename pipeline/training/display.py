@@ -30,7 +30,7 @@ class Display(Callback):
         assert self._bar is not None
         shown = {"epoch": f"{record.epoch + 1}", "loss": f"{record.loss:.3f}"}
         if record.lipschitz is not None:
-            shown["clean"] = f"{record.metrics['correct']:.1%}"
+            shown |= _clean(record)
             shown["epsilon"] = f"{record.epsilon:.3g}"
             shown["K"] = f"{record.lipschitz:.3g}"
         self._bar.advance(record.images, **shown)
@@ -49,3 +49,11 @@ class Display(Callback):
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
+
+
+def _clean(record: StepRecord) -> dict[str, str]:
+    """Clean accuracy; of real and of generated images apart where there are both."""
+    if not record.by_origin:
+        return {"clean": f"{record.metrics['correct']:.1%}"}
+    real, generated = (record.by_origin[origin]["correct"] for origin in ("real", "generated"))
+    return {"clean": f"{real:.1%}", "generated": f"{generated:.1%}"}

@@ -6,6 +6,7 @@ Notable:
   augmentation are functions of seed, epoch and sample id), so that is all a resume needs to know.
 - The loss is the mean over the *global* batch: every rank and micro-batch has an equal part of it,
   and the engine averages over ranks. 1, 2 or 64 processes make the same steps, up to rounding.
+- Where a batch has real and generated images, the numbers of the two are kept apart besides.
 - A loss or gradient that is not finite ends the run before the update, on all ranks at once.
 """
 
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor
 
 from pipeline.data.base import TrainLoader
+from pipeline.data.mixing import check_batch_size
 from pipeline.distributed import sum_over_ranks
-from pipeline.objectives.base import Losses, Objective
+from pipeline.objectives.base import Losses, Objective, Stepwise
 from pipeline.stopwatch import Stopwatch, mark
 from pipeline.training.callbacks import Callback, EpochRecord, StepRecord
 from pipeline.training.engine import Engine
@@ -44,25 +46,12 @@ class Plan:
     epsilon: Callable[[int], float]
     """Training ε of a step, counted from 0."""
     clip_norm: float | None = None
+    steps: int = 0
+    """Length in steps, which may end within an epoch; 0 for `epochs`."""
     max_steps: int | None = None
     """Leave after this many steps of the run; the schedules are those of the whole run."""
-
-
-def check_batch_size(batch_size: int, processes: int, accumulation: int) -> None:
-    """The global batch must fall into equal parts.
-
-    Raises:
-        ValueError: it does not, naming the nearest sizes that do.
-    """
-    parts = processes * accumulation
-    if batch_size % parts == 0:
-        return
-    lower = batch_size // parts * parts
-    near = f"{lower} or {lower + parts}" if lower else str(parts)
-    raise ValueError(
-        f"training.batch_size {batch_size} is the global batch and must be divisible by processes "
-        f"x training.accumulation = {processes} x {accumulation} = {parts}: take {near}"
-    )
+    generated: int = 0
+    """Images of the global batch that are generated."""
 
 
 class Loop:
@@ -93,7 +82,7 @@ class Loop:
         self.plan = plan
         self.callbacks = list(callbacks)
         self.wants_to_stop = wants_to_stop
-        self.total_steps = plan.epochs * loader.steps_per_epoch
+        self.total_steps = plan.steps or plan.epochs * loader.steps_per_epoch
 
     def run(self, step: int = 0) -> int:
         """Train on after `step` finished steps.
@@ -127,7 +116,7 @@ class Loop:
                     callback.on_step_end(record)
                 if leaves:
                     break
-            if step % self.loader.steps_per_epoch == 0:
+            if record.ends_epoch:
                 ended = EpochRecord(step, epoch, last=step == self.total_steps)
                 for callback in self.callbacks:
                     callback.on_epoch_end(ended)
@@ -139,6 +128,8 @@ class Loop:
         learning_rate, epsilon = plan.learning_rate(step), plan.epsilon(step)
         micro_batches = batch.split(plan.accumulation)
         engine.module.train()
+        if isinstance(self.objective, Stepwise):
+            self.objective.begin_step(step)
         parts = []
         for number, micro in enumerate(micro_batches):
             # One advance of the power iteration a step, however the batch is cut.
@@ -151,7 +142,7 @@ class Loop:
                     if engine.world.size > 1:
                         # Behind the last gradient nothing is left but to wait for other ranks'.
                         watch.since_mark("communication")
-            parts.append(_sums(losses))
+            parts.append(_sums(losses, micro.is_generated if plan.generated else None))
             for callback in self.callbacks:
                 callback.on_micro_batch(micro, losses)
         engine.hold_power_iteration(False)
@@ -167,9 +158,11 @@ class Loop:
         with torch.no_grad():
             norms = engine.gradient_norm().double().reshape(1)
             numbers = torch.cat([sums, norms, *_steepness(losses.prediction)]).tolist()
-        loss, *metrics, stops, busy, due, norm = numbers[: len(sums) + 1]
+        *totals, stops, busy, due, norm = numbers[: len(sums) + 1]
         lipschitz, *layer_lipschitz = numbers[len(sums) + 1 :] or [None]
-        loss /= plan.batch_size
+        names = ["loss", *losses.metrics]
+        means = {name: totals.pop(0) / plan.batch_size for name in names}
+        loss = means.pop("loss")
         if not (math.isfinite(loss) and math.isfinite(norm)):
             reason = explain(engine, self.objective, micro_batches, epsilon, loss)
             raise NonFiniteError(step + 1, reason)
@@ -182,16 +175,14 @@ class Loop:
             epoch=step // self.loader.steps_per_epoch,
             images=plan.batch_size,
             loss=loss,
-            metrics={
-                name: total / plan.batch_size
-                for name, total in zip(losses.metrics, metrics, strict=True)
-            },
+            metrics=means,
+            by_origin=_by_origin(plan, names, iter(totals)) if plan.generated else {},
             epsilon=epsilon,
             learning_rate=learning_rate,
             lipschitz=lipschitz,
             layer_lipschitz=layer_lipschitz,
             gradient_norm=norm,
-            ends_epoch=done % self.loader.steps_per_epoch == 0,
+            ends_epoch=done % self.loader.steps_per_epoch == 0 or done == self.total_steps,
             leaves=stops > 0 or done in (self.total_steps, plan.max_steps),
             busy=int(busy),
             due=due > 0,
@@ -226,7 +217,24 @@ def _steepness(prediction: Prediction | None) -> list[Tensor]:
     ]
 
 
-def _sums(losses: Losses) -> Tensor:
-    """Sums over the micro-batch of the loss and each metric, [1 + metrics] float64."""
-    columns = [losses.per_sample, *losses.metrics.values()]
-    return torch.stack([column.detach().double().sum() for column in columns])
+def _sums(losses: Losses, is_generated: Tensor | None) -> Tensor:
+    """Sums over the micro-batch of the loss and each metric, [1 + metrics] float64.
+
+    With `is_generated` [B] the sums over the real and over the generated images follow.
+    """
+    columns = [column.detach().double() for column in (losses.per_sample, *losses.metrics.values())]
+    sums = [column.sum() for column in columns]
+    if is_generated is not None:
+        for others in (is_generated, ~is_generated):
+            sums += [column.masked_fill(others, 0.0).sum() for column in columns]
+    return torch.stack(sums)
+
+
+def _by_origin(
+    plan: Plan, names: Sequence[str], rest: Iterator[float]
+) -> dict[str, dict[str, float]]:
+    """The means over the real and over the generated images, from `_sums`."""
+    counts = {"real": plan.batch_size - plan.generated, "generated": plan.generated}
+    return {
+        origin: {name: next(rest) / count for name in names} for origin, count in counts.items()
+    }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.order import Order
+from pipeline.data.order import GeneratedOrder, Order, Steps
 from pipeline.distributed import barrier, current_world
 from pipeline.objectives.base import Losses
 from pipeline.training.callbacks import Callback, StepRecord
@@ -27,6 +27,8 @@ FOLDER = "samples"
 class SampleLog(Callback):
     """Writes `samples/rank_0003.tsv` in the run directory: step, tab, this rank's sample ids.
 
+    Of mixed batches a second tab and the ids of the generated images follow (`Batch.sample_ids`).
+
     Args:
         directory: the run directory; exists.
     """
@@ -34,7 +36,8 @@ class SampleLog(Callback):
     def __init__(self, directory: Path) -> None:
         self._folder = directory / FOLDER
         self._file: TextIOWrapper | None = None
-        self._ids: list[int] = []
+        self._real: list[int] = []
+        self._generated: list[int] = []
 
     def on_start(self, step: int) -> None:
         """Cut all ranks' files back to `step`; also those of ranks that there are no longer."""
@@ -49,13 +52,16 @@ class SampleLog(Callback):
 
     def on_micro_batch(self, batch: Batch, losses: Losses) -> None:
         """Note this rank's part."""
-        self._ids += batch.sample_ids.tolist()
+        self._real += batch.sample_ids[~batch.is_generated].tolist()
+        self._generated += batch.sample_ids[batch.is_generated].tolist()
 
     def on_step_end(self, record: StepRecord) -> None:
         """The weights have seen them."""
         assert self._file is not None
-        self._file.write(f"{record.step}\t{' '.join(map(str, self._ids))}\n")
-        self._ids = []
+        columns = [self._real, self._generated] if self._generated else [self._real]
+        written = (" ".join(map(str, ids)) for ids in columns)
+        self._file.write("\t".join([str(record.step), *written]) + "\n")
+        self._real, self._generated = [], []
 
     def sync(self) -> None:
         """See `Callback.sync`; a power cut takes what only the system has."""
@@ -68,33 +74,48 @@ class SampleLog(Callback):
             self._file.close()
 
 
-def verify_samples(directory: Path, order: Order, steps: int) -> None:
+def verify_samples(
+    directory: Path, order: Order, steps: int, generated: GeneratedOrder | None = None
+) -> None:
     """Make sure that `steps` steps used exactly the samples that the order gives them.
 
     Args:
         directory: the run directory, of a run with `training.log_samples`.
         order: of the run.
         steps: finished ones.
+        generated: order of the generated images, where there are such.
 
     Raises:
         ValueError: a sample is missing, used twice or in another step, naming the first such step.
     """
-    used: dict[int, list[int]] = {step: [] for step in range(1, steps + 1)}
+    used: dict[int, tuple[list[int], list[int]]] = {step: ([], []) for step in range(1, steps + 1)}
     for path in sorted((directory / FOLDER).glob("rank_*.tsv")):
         for line in path.read_text().splitlines():
-            step, _, ids = line.partition("\t")
+            step, *columns = line.split("\t")
             if int(step) not in used:
                 raise ValueError(f"{path} has step {step}, which is not one of {steps}")
-            used[int(step)] += map(int, ids.split())
+            for ids, column in zip(used[int(step)], columns, strict=False):
+                ids += map(int, column.split())
+    _compare({step: real for step, (real, _) in used.items()}, order, steps, "")
+    counted = {step: [i - order.size for i in ids] for step, (_, ids) in used.items()}
+    if generated is None:
+        assert not any(counted.values()), "generated images, and no order is given for them"
+    else:
+        _compare(counted, generated, steps, "generated ")
+
+
+def _compare(used: dict[int, list[int]], order: Steps, steps: int, kind: str) -> None:
+    """Raise at the first step that did not use what the order gives it."""
     for epoch in range(-(-steps // order.steps_per_epoch)):
         due = order.epoch(epoch)["sample"]
-        seen = np.sort(due.reshape(-1))
-        assert (seen[1:] != seen[:-1]).all(), "the order gives no sample twice"
+        if isinstance(order, Order):
+            seen = np.sort(due.reshape(-1))
+            assert (seen[1:] != seen[:-1]).all(), "the order gives no sample twice"
         for number, ids in enumerate(due, start=epoch * order.steps_per_epoch + 1):
             if number <= steps and sorted(used[number]) != sorted(ids.tolist()):
                 lost = sorted(set(ids.tolist()) - set(used[number]))
                 raise ValueError(
-                    f"step {number} used {len(used[number])} samples instead of {len(ids)}; "
+                    f"step {number} used {len(used[number])} {kind}samples instead of {len(ids)}; "
                     f"not used: {lost[:5]}"
                 )
 

@@ -34,16 +34,17 @@ class LearningRate:
             ValueError: the warm-up is not shorter than the training.
         """
         training = config.training
-        if training.warmup_epochs >= training.epochs:
-            raise ValueError(
-                f"training.warmup_epochs {training.warmup_epochs:g} must be smaller than "
-                f"training.epochs {training.epochs}"
-            )
-        return cls(
-            config.optimizer.lr,
-            training.epochs * steps_per_epoch,
+        total, warmup = (
+            training.total_steps(steps_per_epoch),
             training.warmup_epochs * steps_per_epoch,
         )
+        if warmup >= total:
+            length = f"steps {training.steps}" if training.steps else f"epochs {training.epochs}"
+            raise ValueError(
+                f"training.warmup_epochs {training.warmup_epochs:g} must be smaller than "
+                f"training.{length}"
+            )
+        return cls(config.optimizer.lr, total, warmup)
 
     def __call__(self, step: int) -> float:
         """The rate of step `step` in 0 … total_steps − 1."""
@@ -103,7 +104,7 @@ def learning_rate_of(config: RunConfig, steps_per_epoch: int) -> Callable[[int],
             f"training.warmup_epochs is {training.warmup_epochs:g}, but the triangular schedule is "
             "its own warm-up: leave it out"
         )
-    return TriangularRate(config.optimizer.lr, training.epochs * steps_per_epoch)
+    return TriangularRate(config.optimizer.lr, training.total_steps(steps_per_epoch))
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class EpsilonRamp:
             ramp.start,
             ramp.end,
             ramp.ramp,
-            config.training.epochs * steps_per_epoch,
+            config.training.total_steps(steps_per_epoch),
             ramp.delay,
         )
 

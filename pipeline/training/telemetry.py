@@ -8,6 +8,8 @@ Notable:
   own collectives take is `communication`; what the backward pass hides is in `backward`.
 - Rows of kind "step" have the key `loss`; rows of kind "epoch" have the validation. Times apart,
   equal runs write equal rows.
+- Where batches are mixed, numbers are of all images, and those of the two parts stand besides under
+  `real` and `generated`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -86,17 +89,15 @@ class Telemetry(Callback):
         seconds = {name: round(total / self._steps, 6) for name, total in self._seconds.items()}
         self._images, self._since = 0, now
         self._steps, self._seconds = 0, dict.fromkeys(PARTS, 0.0)
-        metrics = dict(record.metrics)
         row: dict[str, Any] = {
             "kind": "step",
             "step": record.step,
             "epoch": record.epoch,
-            "loss": record.loss,
-            **({"clean_accuracy": metrics.pop("correct")} if "correct" in metrics else {}),
-            **metrics,
+            **_named({"loss": record.loss, **record.metrics}),
             **_of_classifiers(record),
             "gradient_norm": record.gradient_norm,
             "learning_rate": record.learning_rate,
+            **{origin: _named(means) for origin, means in record.by_origin.items()},
             "images_per_second": round(speed, 1),
             "seconds": seconds,
             "layer_lipschitz": dict(zip(self._layer_names, record.layer_lipschitz, strict=True)),
@@ -168,6 +169,11 @@ def cut_back(path: Path, step: int) -> None:
                 break
             keep += len(line)
         file.truncate(keep)
+
+
+def _named(means: Mapping[str, float]) -> dict[str, float]:
+    """The numbers under their names in the record."""
+    return {("clean_accuracy" if name == "correct" else name): mean for name, mean in means.items()}
 
 
 def _finite(value: Any) -> Any:

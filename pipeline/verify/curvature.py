@@ -5,6 +5,9 @@ For a margin f of classes j and i with ∇²f ⪰ −C·I, any point x, any 0 �
 is not above ½‖x' − x̂‖² for any x' with f(x') ≤ 0 (strong convexity). So a claimed radius r holds if
 some x and η give √(2d) ≥ r + e_0, e_0 the distance of x̂ = fl(v/255) from v/255.
 
+Statement F, a claimed radius s: within s the float64 program errs where f ≤ ρ at most, ρ the
+rounding of two logits anywhere within s. With f − ρ for f the same d excludes it: √(2d) ≥ s + e_0.
+
 Notable: the points are this program's own. r is known, so x → x̂ − r·∇f/‖∇f‖ is iterated and d
 evaluated at every step, in float64 with all rounding counted, until all other classes are proved:
 most are in a step or two. The certifier searches for η without knowing r, in float32.
@@ -19,7 +22,6 @@ from fractions import Fraction
 import numpy as np
 
 from pipeline.verify.elementary import BENDS, ERROR_UNITS, SLOPES, activate, differentiate
-from pipeline.verify.forward import SLACK, UNDERFLOW, UNIT, LayerError
 from pipeline.verify.gram import spectral_upper_bounds
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.layers import Layer
@@ -27,6 +29,7 @@ from pipeline.verify.liplt import read_stages
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.refusal import require
+from pipeline.verify.rounding import SLACK, UNDERFLOW, UNIT, LayerError
 from pipeline.verify.strict_json import Record
 
 STEPS = 40
@@ -71,37 +74,52 @@ class CurvatureProver:
         self._curvature = _read_table(margins, network.num_classes)
         _prove_table(self._maps, self._functions, network.weight, self._curvature, advance)
 
-    def unproved(self, images: np.ndarray, predict: np.ndarray, radius: Float64) -> np.ndarray:
-        """The first class, for each image, against which its radius is not proved; −1 for none.
+    def unproved(
+        self,
+        images: np.ndarray,
+        predict: np.ndarray,
+        radius: Float64,
+        inner: Float64,
+        rounding: Float64,
+    ) -> np.ndarray:
+        """A class, for each image, against which one of its two radii is not proved; −1 for none.
 
         Args:
             images: uint8 [n, H, W, C].
             predict: [n], the classes that are claimed to be first.
-            radius: [n], positive.
+            radius: [n], positive, of statement R.
+            inner: [n], of statement F; 0 claims nothing.
+            rounding: [n, K], of the predicted class and each other one anywhere within `inner`.
         """
         x = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float64) / 255.0
         x = x.reshape(len(x), -1)
-        wanted = (radius + _norms(x) * float(UNIT) * (1 + ROOM)) * (1 + ROOM)
+        shift = _norms(x) * float(UNIT) * (1 + ROOM)
+        wanted, inside = ((claim + shift) * (1 + ROOM) for claim in (radius, inner))
         rows, others = np.nonzero(predict[:, None] != np.arange(len(self._rows)))
         left = np.arange(len(rows))
         point, pace, before = x[rows], np.ones(len(rows)), np.full(len(rows), np.inf)
+        exact, program = np.zeros(len(rows), dtype=bool), (inner == 0)[rows]  # what is proved
         for _ in range(STEPS):
             first, second = predict[rows[left]], others[left]
             value, error, slope, off = self._margin(point, first, second)
             concave = self._curvature[first, second]
-            target, center = wanted[rows[left]], x[rows[left]]
+            targets, center = (wanted[rows[left]], inside[rows[left]]), x[rows[left]]
+            target = np.where(exact[left], targets[1], targets[0])
+            loss = rounding[rows[left], second] * (1 + ROOM)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 eta = np.minimum(target / np.sqrt(np.square(slope).sum(1)), CAP / concave)
                 eta = np.where(np.isfinite(eta), eta, 0.0)
-                proved = _dual(point - center, value, error, slope, off, eta, concave) >= target
-            residual = point - center + eta[:, None] * slope
+                away, rest = point - center, (slope, off, eta, concave)
+                exact[left] |= _dual(away, value, error, *rest) >= targets[0]
+                program[left] |= _dual(away, value, error + loss, *rest) >= targets[1]
+            residual = away + eta[:, None] * slope
             length = _norms(residual)
             # Where a whole step overshoots: half of it, down to what strong convexity allows.
             least = 1 / (1 + eta * self._curvature[second, first])
             pace = np.where(length > SLOW * before, np.maximum(pace / 2, least), pace)
             point, before = point - pace[:, None] * residual, length
-            left, point = left[~proved], point[~proved]
-            pace, before = pace[~proved], before[~proved]
+            open_ = ~(exact & program)[left]
+            left, point, pace, before = left[open_], point[open_], pace[open_], before[open_]
             if not len(left):
                 break
         failed = np.full(len(x), -1)

@@ -29,6 +29,7 @@ class CurvatureCheck(LogitCheck):
         super().__init__(forward, distances, lipschitz_bound, epsilons)
         self._prover = prover
         self._proved = 0
+        self._rounding: dict[int, Float64] = {}
 
     def summary(self) -> str:
         """How many radii were proved, and how close the margins came."""
@@ -42,20 +43,31 @@ class CurvatureCheck(LogitCheck):
         chosen = [number for number, row in enumerate(rows) if row.radius > 0]
         if not chosen:
             return
+        nothing = np.zeros(self._forward.network.num_classes)
+        rounding = [self._rounding.pop(rows[number].index, nothing) for number in chosen]
         for number in chosen:
             require(rows[number].correct, f"{rows[number]} has a radius and is not correct")
         failed = self._prover.unproved(
             pixels[chosen],
             np.array([rows[number].predict for number in chosen]),
             np.array([rows[number].radius for number in chosen]),
+            np.array([rows[number].radius_float for number in chosen]),
+            np.array(rounding),
         )
         for number, rival in zip(chosen, failed, strict=True):
             row = rows[number]
             require(
                 rival < 0,
-                f"{row} has the radius {row.radius!r}, which is not proved against class {rival}",
+                f"{row} has the radius {row.radius!r} and the radius_float {row.radius_float!r}, "
+                f"one of which is not proved against class {rival}",
             )
         self._proved += len(chosen)
 
     def _check_radius(self, row: Row, margins: Float64, deltas: Float64) -> None:
         """Nothing: margins and constants do not bound these radii."""
+
+    def _check_program(
+        self, row: Row, margins: Float64, deltas: Float64, balls: list[Float64]
+    ) -> None:
+        """Keeps the rounding within radius_float, for the proof by duality."""
+        self._rounding[row.index] = balls[-1]

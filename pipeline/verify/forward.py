@@ -1,14 +1,8 @@
 """The network in NumPy float64, and how far its arithmetic can be from the exact function.
 
 Notable: convolutions gather their windows by strides and are one matrix product; nothing is shared
-with the layers that made the certificate, down to the order of the sums. For each image
-    e_0 = u ‖x_0‖ (1 + 2u),   e_{l+1} = L e_l + γ_{n+1}(a N + B) + n 2^-1000   (each × (1 + 1e-12))
-(docs/certificate.md §5, statement R). For statement F the same recursion from e'_0 = 0 bounds what
-any order of summation does at any float64 point within t of the image:
-    e'_{l+1} = L e'_l + γ_{n+1}(a (N + e_l + Λ_l t + e'_l) + B) + n 2^-1000.
-Here n is the fan-in, L the claimed bound of the layer (proved elsewhere), N the
-measured norm of its input, B of its bias, and a ≥ ‖|W|‖ by Collatz and Wielandt: for a non-negative
-matrix S and any positive vector v, ‖S‖² ≤ max_i (SᵀS v)_i / v_i.
+with the layers that made the certificate, down to the order of the sums. The recursions of rounding
+stand in `rounding.py`.
 """
 
 from __future__ import annotations
@@ -18,72 +12,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.verify.elementary import ERROR_UNITS, SLOPES, activate
+from pipeline.verify.circular import repeated
+from pipeline.verify.elementary import activate
+from pipeline.verify.implicit import evaluate_implicit
 from pipeline.verify.layers import Layer
 from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
-from pipeline.verify.potential import evaluate_potential, potential_error
-from pipeline.verify.residual import residual_error
+from pipeline.verify.potential import evaluate_potential
+from pipeline.verify.rounding import LARGEST, SLACK, UNDERFLOW, UNIT, LayerError
 from pipeline.verify.shapes import evaluate as evaluate_shape
-from pipeline.verify.skew import evaluate_skew, skew_error
-from pipeline.verify.torus import polyphase
+from pipeline.verify.skew import evaluate_skew
+from pipeline.verify.slope_residual import evaluate_slope_residual
 
-UNIT = 2.0**-53
-UNDERFLOW = 2.0**-1000
-LARGEST = 2.0**1000
-"""Larger magnitudes are taken for an overflow."""
-SLACK = 1 + 1e-12
-AT_ZERO = {"softplus": math.log(2) * (1 + 2.0**-50), "sigmoid": 0.5}
 WINDOW_BYTES = 128 * 2**20
 """Memory for the gathered windows of one slice of images."""
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """The constants of one affine layer in the recursion."""
-
-    gamma: float
-    abs_norm: float
-    bias_norm: float
-    underflow: float
-
-    def after(self, bound: float, error: Float64, norms: Float64) -> Float64:
-        """Error behind the layer, whose input has this error and norm."""
-        sums = self.abs_norm * norms + self.bias_norm
-        sums = np.where(sums < LARGEST, sums, np.inf)
-        return (bound * error + self.gamma * sums + self.underflow) * SLACK
-
-    @classmethod
-    def of(cls, layer: Layer) -> LayerError | None:
-        """None for layers that only compare or rearrange."""
-        if layer.kind == "shift":
-            fan_in, abs_norm = 1, 1.0
-            bias_norm = abs(layer.center) * math.sqrt(math.prod(layer.input_shape)) * GROW
-        elif layer.kind == "activation":
-            if layer.function == "relu":
-                return None
-            fan_in, abs_norm = ERROR_UNITS, float(SLOPES[layer.function][1])
-            # |φ(x)| ≤ β|x| + |φ(0)|, |φ(0)| ≤ ln 2, and 1 where |φ| is less
-            largest = 1 + AT_ZERO.get(layer.function, 0.0)
-            bias_norm = math.sqrt(math.prod(layer.input_shape)) * largest * GROW
-        elif layer.weight is not None and layer.bias is not None:
-            fan_in, abs_norm = layer.weight[0].size, abs_norm_upper(layer)
-            bias_norm = _bias_norm_upper(layer)
-            if layer.kind == "convex_potential":
-                fan_in, abs_norm, bias_norm = potential_error(layer, abs_norm, bias_norm)
-            elif layer.kind == "skew_exponential":
-                fan_in, abs_norm, bias_norm = skew_error(layer, abs_norm, bias_norm)
-        elif layer.branch is not None:
-            absolute = [abs_norm_upper(part) for part in layer.branch]
-            biases = [_bias_norm_upper(part) for part in layer.branch]
-            fan_in, abs_norm, bias_norm = residual_error(
-                layer, (absolute[0], absolute[1]), (biases[0], biases[1])
-            )
-        elif layer.kind == "average_pool":
-            fan_in, abs_norm, bias_norm = layer.size**2, 1.0, 0.0
-        else:
-            return None
-        return cls(ceil_float(gamma(fan_in + 1)), abs_norm, bias_norm, fan_in * UNDERFLOW)
 
 
 @dataclass(frozen=True)
@@ -154,8 +96,12 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     """[B, *input_shape] -> [B, *output_shape]."""
     if layer.kind == "shift":
         return x - layer.center
+    if layer.kind == "scale":
+        return x * layer.factor
     if layer.kind == "activation":
         return activate(layer.function, x)
+    if layer.outer is not None:
+        return evaluate_slope_residual(layer, x)
     moved = evaluate_shape(layer.kind, layer.size, x)
     if moved is not None:
         return moved
@@ -168,8 +114,16 @@ def _evaluate(layer: Layer, x: Float64) -> Float64:
     if layer.kind == "skew_exponential":
         plain = replace(layer, bias=np.zeros_like(layer.bias))
         return evaluate_skew(layer, x, lambda term: _convolve(plain, term))
-    product = _convolve(layer, x) if layer.axes is not None else x @ layer.weight.T + layer.bias
+    if layer.kind == "implicit_potential":
+        return evaluate_implicit(layer, x, lambda y: _affine(layer, y))
+    product = _affine(layer, repeated(layer, x) if layer.kind == "circular_conv2d" else x)
     return evaluate_potential(layer, x, product) if layer.kind == "convex_potential" else product
+
+
+def _affine(layer: Layer, x: Float64) -> Float64:
+    """Wx + b."""
+    assert layer.weight is not None and layer.bias is not None
+    return _convolve(layer, x) if layer.axes is not None else x @ layer.weight.T + layer.bias
 
 
 def _convolve(layer: Layer, x: Float64) -> Float64:
@@ -197,35 +151,3 @@ def _entries(layer: Layer) -> int:
         return max(_entries(part) for part in layer.branch)
     gathered = 0 if layer.axes is None or layer.weight is None else layer.weight[0].size
     return max(math.prod(layer.input_shape), gathered * math.prod(layer.output_shape[1:]))
-
-
-def _bias_norm_upper(layer: Layer) -> float:
-    """Upper bound of ‖b‖ over all positions."""
-    assert layer.bias is not None
-    if layer.axes is None:
-        return float(norm_upper(layer.bias, (0,))) * GROW
-    positions = math.prod(axis.outputs for axis in layer.axes)
-    return float(norm_upper(layer.bias, (0,))) * math.sqrt(positions) * GROW
-
-
-def abs_norm_upper(layer: Layer) -> float:
-    """Upper bound of ‖|W|‖: of the matrix of absolute values, summed over taps for a convolution.
-
-    With non-negative taps the largest frequency block of the torus is the one at frequency 0.
-    """
-    assert layer.weight is not None
-    matrix, sums = np.abs(layer.weight), 0
-    if layer.axes is not None:
-        taps = polyphase(matrix, layer.axes)
-        matrix, sums = taps.sum(axis=(0, 1)), taps.shape[0] * taps.shape[1]
-    outputs, inputs = matrix.shape
-    vector = np.ones(inputs)
-    rounding = ceil_float(1 + 2 * gamma(2 * (inputs + outputs + sums)))
-    best = math.sqrt(matrix.sum(axis=0).max()) * math.sqrt(matrix.sum(axis=1).max()) * rounding
-    for _ in range(20):
-        image = matrix.T @ (matrix @ vector)
-        best = min(best, math.sqrt(float(np.max(image / vector))) * rounding * GROW)
-        vector = np.maximum(
-            image / (image.max() or 1.0), 1e-30
-        )  # stays positive: any such v is valid
-    return best * GROW

@@ -23,7 +23,6 @@ from pipeline.verify.directory import (
     check_hash,
     read_file,
 )
-from pipeline.verify.elementary import SLOPES
 from pipeline.verify.forward import Forward
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.layers import Layer
@@ -31,12 +30,11 @@ from pipeline.verify.liplt import LipLTDistances, read_claims
 from pipeline.verify.logits import LogitCheck
 from pipeline.verify.machine import probe_matrix_product
 from pipeline.verify.network import Network, read_network
-from pipeline.verify.norms import Proof, prove_convolution, prove_dense
-from pipeline.verify.potential import prove_potential
+from pipeline.verify.norms import Proof
+from pipeline.verify.proofs import prove_layer
 from pipeline.verify.refusal import Refusal, quote, require
-from pipeline.verify.residual import prove_residual
+from pipeline.verify.residual_liplt import ResidualDistances, is_residual
 from pipeline.verify.rows import Row, check_row, read_rows
-from pipeline.verify.skew import prove_skew
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import read_tensors
 from pipeline.verify.totals import check_totals
@@ -186,7 +184,8 @@ class Inspection:
         """Distances of the head's rows; the largest constant is the one stated."""
         if self.method == "liplt":
             claims = read_claims(self.certificate.record("margins"))
-            self.distances = LipLTDistances(
+            read = ResidualDistances if is_residual(self.network.layers) else LipLTDistances
+            self.distances = read(
                 self.network.weight, self.network.layers, claims, self._progress("LipLT")
             )
         else:
@@ -250,21 +249,7 @@ class Inspection:
         return f"clean {clean:.2f} %, VRA {vra}{unchecked}"
 
     def _prove(self, layer: Layer) -> Proof:
-        if layer.branch is not None:
-            return prove_residual(layer, self._progress(f"bound of {layer.name}"))
-        if layer.kind == "activation":
-            most = SLOPES[layer.function][1]
-            return Proof(float(most), Fraction(layer.bound) >= most, "its steepest slope")
-        if layer.weight is None:
-            return Proof(1.0, layer.bound >= 1, "its constant is 1")
-        advance = self._progress(f"bound of {layer.name}")
-        if layer.kind == "convex_potential":
-            return prove_potential(layer, advance)
-        if layer.kind == "skew_exponential":
-            return prove_skew(layer, advance)
-        if layer.axes is None:
-            return prove_dense(layer.weight, layer.bound)
-        return prove_convolution(layer.weight, layer.axes, layer.bound, layer.hint, advance)
+        return prove_layer(layer, self._progress(f"bound of {layer.name}"))
 
     def _read(self, name: str) -> bytes:
         return read_file(self._directory, name, self._progress(name))

@@ -1,33 +1,15 @@
-"""One layer of the certified function, read from its record and the stored tensors.
+"""One layer of the certified function, as the independent check knows it.
 
-Notable: a kind that is not known here is refused, never taken to be 1-Lipschitz; so is an attribute
-that is not understood (a dilation, say).
+Notable: it is only made by `reading.read_layer`, which refuses what it does not know.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any
+from dataclasses import dataclass
 
-from pipeline.verify.elementary import SLOPES
 from pipeline.verify.outward import Float64
-from pipeline.verify.refusal import quote, require
-from pipeline.verify.shapes import SIZES, output_shape, read_size
-from pipeline.verify.strict_json import Record
-from pipeline.verify.tensors import TensorStore
+from pipeline.verify.refusal import quote
 from pipeline.verify.torus import Axis, Torus
-
-TWIST = re.compile(r"[0-9]{1,4}(/[0-9]{1,4})?")
-WITHOUT_WEIGHTS = {"minmax", "flatten", *SIZES}
-MOST_TERMS = 64
-LARGEST_STRIDE = 64
-LARGEST_PADDING = 64
-LARGEST_SIDE = 1024
-LARGEST_LAYER = 2**28
-"""Numbers in an input or in a kernel's polyphase taps: a small file must not ask for hours."""
 
 
 @dataclass(frozen=True)
@@ -46,226 +28,25 @@ class Layer:
     """[O]."""
     center: float = 0.0
     """What a shift subtracts."""
+    factor: float = 1.0
+    """What a scale multiplies by."""
     step: float = 0.0
-    """h of a convex potential."""
+    """h of a convex potential, τ of an implicit one."""
     inner: float = 0.0
     """The norm of the kernel that the evidence of a truncated exponential names; not trusted."""
     branch: tuple[Layer, Layer] | None = None
     """The two convolutions of a residual block; their claims are hints."""
     size: int = 0
-    """The attribute of a layer without weights (`shapes.SIZES`); J of a truncated exponential."""
+    """The attribute of a layer without weights (`shapes.SIZES`); J of a truncated
+    exponential, K of an implicit potential."""
     axes: tuple[Axis, Axis] | None = None
     """Geometry of a convolution."""
     function: str = ""
     """Of an activation."""
+    outer: Float64 | None = None
+    """G [D, h] of a slope residual."""
     hint: Torus | None = None
     """The torus that the certificate names for its proof; not trusted."""
 
     def __str__(self) -> str:
         return f"layer {quote(self.name)} ({self.kind})"
-
-
-def read_layer(record: Record, store: TensorStore) -> Layer:
-    """The layer of one record of `layers`, with its tensors.
-
-    Raises:
-        Refusal: an unknown kind or attribute; shapes that do not fit.
-    """
-    name, kind = record.text("name"), record.text("kind")
-    record.where = f"layer {quote(name)}"
-    record.only({"name", "kind", "input_shape", "attributes", "bound", "method", "evidence"})
-    record.text("method")
-    evidence = record.record("evidence").values
-    bound = record.number("bound")
-    require(bound >= 0, f"{record.where} claims the bound {bound!r}, which is negative")
-    shape = record.shape("input_shape", (1, 3))
-    require(
-        math.prod(shape) <= LARGEST_LAYER and max(shape[1:], default=1) <= LARGEST_SIDE,
-        f"{record.where} takes inputs of shape {list(shape)}, larger than this program checks",
-    )
-    attributes = record.record("attributes")
-    if kind == "conv2d":
-        return _read_convolution(name, shape, bound, attributes, evidence, store)
-    if kind == "dense":
-        attributes.only(set())
-        weight, bias = store.take(f"{name}.weight", 2), store.take(f"{name}.bias", 1)
-        require(
-            shape == weight.shape[1:] and bias.shape == weight.shape[:1],
-            f"{record.where}: input {list(shape)}, weight {list(weight.shape)} and bias "
-            f"{list(bias.shape)} do not fit",
-        )
-        return Layer(name, kind, shape, weight.shape[:1], bound, weight, bias)
-    if kind == "shift":
-        attributes.only({"center"})
-        center = attributes.number("center")
-        return Layer(name, kind, shape, shape, bound, center=center)
-    if kind == "activation":
-        attributes.only({"function"})
-        function = attributes.text("function")
-        require(function in SLOPES, f"{record.where} has the unknown activation {quote(function)}")
-        return Layer(name, kind, shape, shape, bound, function=function)
-    if kind == "skew_exponential":
-        attributes.only({"terms"})
-        terms = attributes.count("terms", 1, MOST_TERMS)
-        return _read_skew(name, shape, bound, terms, evidence, store)
-    if kind == "residual":
-        attributes.only(set())
-        return _read_residual(name, shape, bound, evidence, store)
-    if kind == "convex_potential":
-        attributes.only(set())
-        return _read_potential(name, shape, bound, evidence, store)
-    require(kind in WITHOUT_WEIGHTS, f"{record.where} is of the unknown kind {quote(kind)}")
-    size = read_size(kind, attributes)
-    output = output_shape(kind, shape, size, record.where)
-    require(math.prod(output) <= LARGEST_LAYER, f"{record.where} makes outputs that are too large")
-    return Layer(name, kind, shape, output, bound, size=size)
-
-
-def _read_residual(
-    name: str,
-    shape: tuple[int, ...],
-    bound: float,
-    evidence: dict[str, Any],
-    store: TensorStore,
-) -> Layer:
-    """x + W₂·minmax(W₁x + b₁) + b₂: both convolutions keep the size of the maps."""
-    convolutions: list[Layer] = []
-    for number, part in enumerate(("first", "second")):
-        claim, hint = _part(evidence, "norms", number), _part(evidence, "parts", number)
-        require(
-            isinstance(claim, float) and math.isfinite(claim) and isinstance(hint, dict),
-            f"layer {quote(name)}: its evidence names no norm of the {part} kernel",
-        )
-        weight = store.peek(f"{name}.{part}.weight")
-        require(
-            weight.ndim == 4 and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 == 1,
-            f"layer {quote(name)}: its {part} kernel is not of odd, equal side",
-        )
-        geometry = {"stride": 1, "padding": weight.shape[2] // 2}
-        attributes = Record(geometry, f"layer {quote(name)}")
-        given = convolutions[0].output_shape if convolutions else shape
-        convolutions.append(
-            _read_convolution(f"{name}.{part}", given, claim, attributes, hint, store)
-        )
-    first, second = convolutions
-    require(first.output_shape[0] % 2 == 0, f"layer {quote(name)} pairs an odd number of channels")
-    require(second.output_shape == shape, f"layer {quote(name)}: the branch does not fit the skip")
-    return Layer(name, "residual", shape, shape, bound, branch=(first, second))
-
-
-def _part(evidence: dict[str, Any], key: str, number: int) -> Any:
-    """Entry `number` of a list in the evidence, or None."""
-    values = evidence.get(key)
-    return values[number] if isinstance(values, list) and number < len(values) else None
-
-
-def _read_skew(
-    name: str,
-    shape: tuple[int, ...],
-    bound: float,
-    terms: int,
-    evidence: dict[str, Any],
-    store: TensorStore,
-) -> Layer:
-    """A square kernel that keeps the size of the maps; that it is skew is proved with its norm."""
-    side = store.peek(f"{name}.weight").shape[-1]
-    geometry = Record({"stride": 1, "padding": side // 2}, f"layer {quote(name)}")
-    layer = _read_convolution(name, shape, bound, geometry, evidence, store)
-    require(layer.output_shape == shape, f"layer {quote(name)} does not keep the shape of its maps")
-    norm = evidence.get("weight_norm")
-    known = isinstance(norm, float) and math.isfinite(norm)
-    require(known, f"layer {quote(name)}: its evidence names no norm of its kernel")
-    assert isinstance(norm, float)
-    return replace(layer, kind="skew_exponential", size=terms, inner=norm)
-
-
-def _read_potential(
-    name: str,
-    shape: tuple[int, ...],
-    bound: float,
-    evidence: dict[str, Any],
-    store: TensorStore,
-) -> Layer:
-    is_dense = len(shape) == 1
-    weight = store.take(f"{name}.weight", 2 if is_dense else 4)
-    bias, steps = store.take(f"{name}.bias", 1), store.take(f"{name}.step", 1)
-    require(
-        shape[0] == weight.shape[1] and bias.shape == weight.shape[:1] and steps.shape == (1,),
-        f"layer {quote(name)}: input {list(shape)}, weight {list(weight.shape)}, bias "
-        f"{list(bias.shape)} and step {list(steps.shape)} do not fit",
-    )
-    step = float(steps[0])
-    require(step >= 0, f"layer {quote(name)}: the step {step!r} is negative")
-    axes = None
-    if not is_dense:
-        require(
-            all(kernel % 2 == 1 for kernel in weight.shape[2:]),
-            f"layer {quote(name)}: a kernel of even length does not keep the size of its maps",
-        )
-        high, wide = (
-            Axis(inputs, kernel, 1, kernel // 2)
-            for inputs, kernel in zip(shape[1:], weight.shape[2:], strict=True)
-        )
-        axes = (high, wide)
-    return Layer(
-        name, "convex_potential", shape, shape, bound, weight, bias, axes=axes, step=step,
-        hint=_hint(evidence),
-    )  # fmt: skip
-
-
-def _read_convolution(
-    name: str,
-    shape: tuple[int, ...],
-    bound: float,
-    attributes: Record,
-    evidence: dict[str, Any],
-    store: TensorStore,
-) -> Layer:
-    attributes.only({"stride", "padding"})
-    strides = attributes.pair("stride", 1, LARGEST_STRIDE)
-    paddings = attributes.pair("padding", 0, LARGEST_PADDING)
-    weight, bias = store.take(f"{name}.weight", 4), store.take(f"{name}.bias", 1)
-    require(
-        len(shape) == 3 and shape[0] == weight.shape[1] and bias.shape == weight.shape[:1],
-        f"layer {quote(name)}: input {list(shape)}, weight {list(weight.shape)} and bias "
-        f"{list(bias.shape)} do not fit",
-    )
-    high, wide = (
-        Axis(inputs, kernel, stride, padding)
-        for inputs, kernel, stride, padding in zip(
-            shape[1:], weight.shape[2:], strides, paddings, strict=True
-        )
-    )
-    require(
-        high.outputs >= 1 and wide.outputs >= 1,
-        f"layer {quote(name)}: its kernel does not fit into its input",
-    )
-    taps = weight[..., 0, 0].size * math.prod(axis.taps * axis.stride for axis in (high, wide))
-    require(taps <= LARGEST_LAYER, f"layer {quote(name)}: its stride is too large for its kernel")
-    output = (weight.shape[0], high.outputs, wide.outputs)
-    return Layer(
-        name, "conv2d", shape, output, bound, weight, bias, axes=(high, wide), hint=_hint(evidence)
-    )
-
-
-def _hint(evidence: dict[str, Any]) -> Torus | None:
-    """Torus sizes and twists as the evidence names them, or None: a hint is never required.
-
-    A size of null says that the axis was not wrapped.
-    """
-    try:
-        rows, columns = (None if size is None else int(size) for size in evidence["torus"])
-        first, second = (
-            Fraction(0) if size is None else Fraction(_plain(twist))
-            for size, twist in zip((rows, columns), evidence["twist"], strict=True)
-        )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return Torus((rows, columns), (first, second))
-
-
-def _plain(twist: object) -> str:
-    """`twist` if it is written like "1/2". Of "1e999999999" a Fraction would fill the memory."""
-    if not isinstance(twist, str) or TWIST.fullmatch(twist) is None:
-        raise ValueError
-    return twist

@@ -17,13 +17,13 @@ from fractions import Fraction
 import numpy as np
 
 from pipeline.verify.elementary import SLOPES
-from pipeline.verify.forward import abs_norm_upper
 from pipeline.verify.gram import spectral_upper_bounds
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.layers import Layer
 from pipeline.verify.norms import prove_convolution, prove_dense
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.refusal import quote, require
+from pipeline.verify.rounding import abs_norm_upper
 from pipeline.verify.strict_json import Record
 
 MOST_ENTRIES = 2**27

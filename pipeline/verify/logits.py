@@ -24,10 +24,11 @@ from fractions import Fraction
 import numpy as np
 
 from pipeline.verify.datasets import Images
-from pipeline.verify.forward import SLACK, UNIT, Forward
+from pipeline.verify.forward import Forward
 from pipeline.verify.head import HeadDistances
 from pipeline.verify.outward import GROW, SHRINK, Float64, ceil_float
 from pipeline.verify.refusal import Refusal, require
+from pipeline.verify.rounding import SLACK, UNIT
 from pipeline.verify.rows import Row
 
 OWN_DELTA_ROOM = 1 - 1e-9

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.verify.layers import Layer, read_layer
+from pipeline.verify.layers import Layer
 from pipeline.verify.outward import Float64
+from pipeline.verify.reading import read_layer
 from pipeline.verify.refusal import quote, require
 from pipeline.verify.strict_json import Record
 from pipeline.verify.tensors import TensorStore

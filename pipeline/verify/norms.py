@@ -71,7 +71,7 @@ def prove_convolution(
                 return best
         hint = None
     for torus in _candidates(axes, hint):
-        proof = _prove_on(taps, axes, torus, claim, advance)
+        proof = prove_on(taps, axes, torus, claim, advance)
         if proof.holds:
             return proof
         best = min(best, proof, key=lambda tried: tried.bound)
@@ -103,7 +103,7 @@ def _candidates(axes: tuple[Axis, Axis], hint: Torus | None) -> list[Torus]:
     return [hint, *(torus for torus in tori if torus != hint)]
 
 
-def _prove_on(
+def prove_on(
     taps: Float64, axes: tuple[Axis, Axis], torus: Torus, claim: float, advance: Advance
 ) -> Proof:
     """Try one torus; stop at the first block whose bound stays above the claim."""

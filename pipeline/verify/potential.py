@@ -36,7 +36,7 @@ def prove_potential(layer: Layer, advance: Advance) -> Proof:
         return Proof(1.0, False, "no such layer is proved to contract")
     if layer.step == 0:
         return Proof(1.0, True, "its step is 0")
-    target = _root_floor(Fraction(1 + Fraction(layer.bound)) / Fraction(layer.step))
+    target = root_floor(Fraction(1 + Fraction(layer.bound)) / Fraction(layer.step))
     if layer.axes is None:
         proof = prove_dense(layer.weight, target)
     else:
@@ -83,7 +83,7 @@ def potential_error(layer: Layer, absolute: float, bias: float) -> tuple[int, fl
     return fan_in, (1 + back * absolute * GROW) * GROW, back * (bias + TINY) * GROW
 
 
-def _root_floor(value: Fraction) -> float:
+def root_floor(value: Fraction) -> float:
     """The square root of a positive fraction, not above it, to a few units in the last place."""
     root = math.sqrt(value.numerator / value.denominator)
     while Fraction(root) ** 2 > value:

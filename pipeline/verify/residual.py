@@ -21,7 +21,7 @@ from pipeline.verify.outward import GROW, ceil_float
 def prove_residual(layer: Layer, advance: Advance) -> Proof:
     """That the claim of a residual block is not below 1 + ‖W₁‖·‖W₂‖."""
     assert layer.branch is not None
-    bounds, how = [], []
+    bounds, how, factored = [], [], False
     for part in layer.branch:
         assert part.weight is not None and part.axes is not None
         proof = prove_convolution(part.weight, part.axes, part.bound, part.hint, advance)
@@ -29,8 +29,10 @@ def prove_residual(layer: Layer, advance: Advance) -> Proof:
             return Proof(float("inf"), False, f"of {part.name} {proof.bound!r}, {proof.how}")
         bounds.append(Fraction(part.bound))
         how.append(proof.how)
+        factored |= proof.factored
     constant = 1 + bounds[0] * bounds[1]
-    return Proof(ceil_float(constant), constant <= Fraction(layer.bound), " and ".join(how))
+    holds = constant <= Fraction(layer.bound)
+    return Proof(ceil_float(constant), holds, " and ".join(how), factored)
 
 
 def residual_error(

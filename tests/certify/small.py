@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import product
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from pipeline.layers.minmax import ExportedMinMax
 from pipeline.layers.network import ExportedNetwork
 from pipeline.layers.shift import ExportedShift
 from pipeline.types import Batch
+from tests.certify.kinds import exact_dot, fractions, plain
 
 CLASSES = 3
 
@@ -61,38 +61,7 @@ def exact_logits(network: ExportedNetwork, image: np.ndarray) -> list[Fraction]:
 
 def exact_layer(layer: ExportedLayer, x: np.ndarray) -> np.ndarray:
     """One layer on an array of Fractions."""
-    if isinstance(layer, ExportedShift):
-        return x - Fraction(layer.center)
-    if isinstance(layer, ExportedFlatten):
-        return x.ravel()
-    if isinstance(layer, ExportedMinMax):
-        first, second = np.split(x, 2)
-        return np.concatenate([np.maximum(first, second), np.minimum(first, second)])
-    weight, bias = fractions(layer.weight), fractions(layer.bias)
-    columns = windows(layer, x)
-    matrix = weight.reshape(len(weight), -1)
-    rows = zip(matrix, bias, strict=True)
-    y = np.array([[row.dot(column) + b for column in columns] for row, b in rows])
-    return y.reshape(layer.output_shape)
-
-
-def windows(layer: ExportedLayer, x: np.ndarray) -> list[np.ndarray]:
-    """The vectors that the rows of an affine layer's matrix are multiplied with."""
-    if isinstance(layer, ExportedDense):
-        return [x]
-    assert isinstance(layer, ExportedConv2d)
-    zero = 0 * x.flat[0]
-    p, s, kernel = layer.padding, layer.stride, layer.weight.shape[2:]
-    padded = np.pad(x, ((0, 0), (p, p), (p, p)), constant_values=zero)
-    corners = product(*(range(size) for size in layer.output_shape[1:]))
-    return [
-        padded[:, s * i : s * i + kernel[0], s * j : s * j + kernel[1]].ravel() for i, j in corners
-    ]
-
-
-def fractions(array: np.ndarray) -> np.ndarray:
-    """Each float as the rational number that it is."""
-    return np.array([Fraction(float(v)) for v in array.ravel()]).reshape(array.shape)
+    return plain(layer, x, exact_dot)
 
 
 class ArrayLoader:

@@ -10,10 +10,15 @@ import torch
 
 from pipeline.certify.bounds import prove_bounds
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
+from pipeline.layers.convex_potential import ExportedConvexPotential
 from pipeline.layers.dense import ExportedDense
+from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.flatten import ExportedFlatten
 from pipeline.layers.head import ExportedHead
 from pipeline.layers.network import ExportedNetwork
+from pipeline.layers.residual import ExportedResidual
+from pipeline.layers.skew import ExportedSkewExponential
+from tests.certify.kinds import ACTIVATIONS, mixed_network
 from tests.certify.small import (
     exact_layer,
     exact_logits,
@@ -51,7 +56,11 @@ def distance_squared(image: np.ndarray, point: np.ndarray) -> Fraction:
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 def test_delta_in_the_ball_covers_every_order(order: str, scale: float) -> None:
     """Also far outside of the certified radius, where δ' must grow with the distance."""
-    network = small_network(4, scale)
+    covers(small_network(4, scale), order, least=1e-4)
+
+
+def covers(network: ExportedNetwork, order: str, least: float) -> None:
+    """The program in that order is within δ' of the exact margins, once beyond `least` of it."""
     certify = LipschitzCertifier(network, prove_bounds(network))
     images, _ = random_images(3, 3)
     with torch.no_grad():
@@ -75,7 +84,15 @@ def test_delta_in_the_ball_covers_every_order(order: str, scale: float) -> None:
                 off = abs(computed_margin - (exact[j] - exact[i]))
                 assert off <= allowed
                 worst = max(worst, float(off / allowed))
-    assert worst > 1e-4  # a bound, and not an empty one
+    assert worst > least  # a bound, and not an empty one
+
+
+@pytest.mark.parametrize(
+    ("function", "order"), list(zip(ACTIVATIONS, ORDERS, strict=True)), ids=lambda case: case
+)
+def test_delta_in_the_ball_covers_every_kind_of_layer(function: str, order: str) -> None:
+    for scale in (1.0, 20.0):
+        covers(mixed_network(function, 4, scale), order, least=1e-7)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -216,3 +233,37 @@ def test_subnormal_and_flushed_products_are_charged() -> None:
     assert (fixed > 2.0**-1000).all()
     verdicts = certify.certify(torch.from_numpy(images), torch.tensor([0, 0]))
     assert not verdicts.radius.any() and not verdicts.radius_float.any()
+
+
+def hiding(kind: str) -> ExportedLayer:
+    """A layer that holds numbers far larger than what it gives."""
+    shape, huge = (2, 1, 1), np.float32(2.0**120)
+    nothing = np.zeros((2, 2, 1, 1), np.float32)
+    if kind == "residual":
+        first = nothing.copy()
+        first[0, 0] = huge
+        biases = np.zeros(2, np.float32), np.zeros(2, np.float32)
+        return ExportedResidual("layer", shape, (first, nothing), biases)
+    if kind == "skew":
+        kernel = nothing.copy()
+        kernel[0, 1], kernel[1, 0] = huge, -huge
+        return ExportedSkewExponential("layer", shape, kernel, np.zeros(2, np.float32), 1)
+    weight, step = nothing[:1].copy(), np.array([2.0**-140], np.float32)
+    weight[0, 0] = huge
+    return ExportedConvexPotential("layer", shape, weight, np.zeros(1, np.float32), step)
+
+
+@pytest.mark.parametrize("kind", ["residual", "potential", "skew"])
+def test_numbers_inside_a_layer_count_for_overflow(kind: str) -> None:
+    """They grow by 2^120 for each unit of distance, whatever the layer makes of them."""
+    head = ExportedHead(np.zeros((2, 2), np.float32), np.array([1, 0], np.float32))
+    layers = (hiding(kind), ExportedFlatten("flat", (2, 1, 1)))
+    network = ExportedNetwork(layers, head, (2, 1, 1))
+    certify = LipschitzCertifier(network, prove_bounds(network))
+    ball = certify._forward(torch.ones(1, 2, 1, 1, dtype=torch.uint8))[3]
+    assert 2.0**120 <= ball.peak_growing[0] < 2.0**260
+    with torch.no_grad():
+        x = torch.full((1, 2, 1, 1), 2.0**1000, dtype=torch.float64)  # 2^1120 is too large
+        for layer in network.layers:
+            x = layer.forward(x)
+    assert not torch.isfinite(network.logits(x)).all()

@@ -1,13 +1,21 @@
 """Curvature radii: true for any point and multiplier, and nothing inside them is misclassified."""
 
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.certify.ball import BallError
 from pipeline.certify.curvature_certifier import CurvatureCertifier, CurvatureReference
-from pipeline.certify.curvature_dual import MarginFunction, dual_radius
+from pipeline.certify.curvature_dual import (
+    MarginFunction,
+    dual_value,
+    exact_radius,
+    program_radius,
+)
+from pipeline.certify.lipschitz_certifier import LipschitzCertifier
 from pipeline.certify.methods import check_method, prove_margins
 from pipeline.certify.stages import stages_of
 from pipeline.layers.network import ExportedNetwork
@@ -96,11 +104,78 @@ def test_any_point_and_any_multiplier_give_a_true_radius() -> None:
     points = center + torch.from_numpy(spread * random.standard_normal((count, SIDE**2)))
     eta = random.uniform(-0.2, 1.4, count) / concave
     one, other = torch.full((count,), j), torch.full((count,), i)
-    margins = certifier._exact.evaluate(points, one, other)
-    found = dual_radius(margins, points, center.expand(count, -1), eta, np.full(count, concave))
+    margins = certifier.exact.evaluate(points, one, other)
+    values = dual_value(margins, points, center.expand(count, -1), eta, np.full(count, concave))
+    found = exact_radius(values)
     assert (found <= distance).all() and (found[(eta < 0) | (eta * concave >= 1)] == 0).all()
-    best = certifier.radii(center, np.array([j]))[0]
-    assert found.max() > 0 and best <= distance
+    nothing = np.zeros((1, CLASSES))
+    best, inner, _ = certifier.radii(center, np.array([j]), nothing, nothing)
+    assert found.max() > 0 and best <= distance and inner == pytest.approx(best, rel=1e-11)
+
+
+def test_the_radius_of_the_program_is_the_root_of_its_inequality() -> None:
+    """½S² + ηβS + ηα ≤ d in exact arithmetic, and not for a slightly larger S."""
+    random = np.random.default_rng(3)
+    count = 400
+    value, eta = (10.0 ** random.uniform(low, 2, count) for low in (-12, -6))
+    growing = 10.0 ** random.uniform(-14, 2, count)
+    fixed = value / eta * random.choice([0, 1e-12, 0.3, 0.999, 1.001], count)
+    found = program_radius(value, eta, fixed, growing)
+    none = eta * fixed > value
+    assert 40 < none.sum() < 120 and not found[none].any() and (found[~none] > 0).all()
+    for row in np.flatnonzero(~none):
+        d, e, a, b = (Fraction(float(x[row])) for x in (value, eta, fixed, growing))
+
+        def excess(radius: Fraction, d=d, e=e, a=a, b=b) -> Fraction:
+            return radius * radius / 2 + e * b * radius + e * a - d
+
+        radius = Fraction(float(found[row]))
+        assert excess(radius) <= 0 < excess(radius * (1 + Fraction(1, 10**7)))
+    assert not program_radius(np.ones(2), np.ones(2), np.array([np.inf, 0]), np.array([0, np.inf]))[
+        [0, 1]
+    ].any()
+
+
+def test_margins_exceed_the_rounding_everywhere_in_the_program_s_radius() -> None:
+    """With a rounding as large as margins are, so that every term of the inequality matters."""
+    network = network_of("softplus", (6,), seed=1)
+    certifier = certifier_of(network)
+    images, labels = images_of(network, 8)
+    x0, predict = images.double().flatten(1) / 255, labels.numpy()
+    fixed, growing = np.full((8, CLASSES), 0.02), np.full((8, CLASSES), 0.05)
+    plain, inner, _ = certifier.radii(x0, predict, fixed, growing)
+    some = np.flatnonzero(inner > 0)
+    assert len(some) > 4 and (inner[some] < plain[some]).all()
+    for row in some:
+        j, radius = int(predict[row]), float(inner[row])
+        for i in set(range(CLASSES)) - {j}:
+            x = x0[row : row + 1].clone()
+            for _ in range(30):  # descent of margin − 0.05·t on the ball, from within
+                x.requires_grad_()
+                (slope,) = torch.autograd.grad(margin(network, x, j, i).sum(), x)
+                x = x.detach() - 0.3 * radius * slope / slope.norm()
+                away = x - x0[row]
+                x = x0[row] + away * min(1.0, radius / float(away.norm()))
+                distance = float((x - x0[row]).norm())
+                assert float(margin(network, x, j, i)) > 0.02 + 0.05 * distance
+
+
+def test_statement_f_costs_next_to_nothing_and_stops_before_an_overflow() -> None:
+    network = network_of("softplus", (8,), seed=5)
+    images, labels = images_of(network, 30)
+    certifier = certifier_of(network)
+    verdicts = certifier.certify(images, labels)
+    some = verdicts.radius > 0.01
+    assert some.sum() > 10
+    assert (verdicts.radius_float <= verdicts.radius).all()
+    assert (verdicts.radius_float[some] > verdicts.radius[some] * (1 - 1e-9)).all()
+    product = LipschitzCertifier(network, certifier.bounds).certify(images, labels)
+    assert (verdicts.radius_float[some] > product.radius_float[some] * 1.05).any()
+    some_room = np.where(np.arange(30) % 2, 0.005, -np.inf)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BallError, "reach", lambda *_: some_room)
+        cut = certifier.certify(images, labels).radius_float
+    assert (cut[some] == np.where(some_room > 0, 0.005, 0)[some]).all()
 
 
 def test_values_and_gradients_are_within_their_errors() -> None:
@@ -174,15 +249,11 @@ def test_relu_networks_are_evaluated_exactly_within_delta() -> None:
     ).export()
     image = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE), dtype=np.uint8)
     flatten, dense, _ = network.layers
-    from fractions import Fraction
-
     x = np.array([Fraction(int(v), 255) for v in image.ravel()]).reshape(image.shape)
     hidden = exact_layer(dense, exact_layer(flatten, x))
     hidden = np.array([max(v, Fraction(0)) for v in hidden])
     logits = fractions(network.head.weight) @ hidden + fractions(network.head.bias)
     bounds = [layer.norm_bound() for layer in network.layers]
-    from pipeline.certify.lipschitz_certifier import LipschitzCertifier
-
     j = int(np.argmax([float(v) for v in logits]))
     verdicts = LipschitzCertifier(network, bounds).certify(
         torch.from_numpy(image)[None], torch.tensor([j])
@@ -211,7 +282,7 @@ def test_a_batch_is_twenty_times_faster_than_a_loop_over_images() -> None:
     began = time.perf_counter()
     for other in range(10):
         if other != int(labels[0]):
-            algorithm_1(certifier._fast.margin(labels[:1], torch.tensor([other])), x0, side, side)
+            algorithm_1(certifier.fast.margin(labels[:1], torch.tensor([other])), x0, side, side)
     loop = time.perf_counter() - began
     print(f"{1 / batched:.1f} and {1 / loop:.2f} images a second: {loop / batched:.0f} times")
     assert loop > 20 * batched

@@ -45,7 +45,12 @@ def test_other_products_are_caught(product, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("where", "words"), [("_stacked", "of stacks on cpu"), ("_of_numpy", "of NumPy")]
+    ("where", "words"),
+    [
+        ("_stacked", "of stacks on cpu"),
+        ("_transposed", "of transposed stacks on cpu"),
+        ("_of_numpy", "of NumPy"),
+    ],
 )
 @pytest.mark.parametrize("product", [strassen, float32_product, fixed_point])
 def test_each_library_is_asked(

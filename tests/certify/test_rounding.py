@@ -19,13 +19,13 @@ from pipeline.layers.head import ExportedHead
 from pipeline.layers.minmax import ExportedMinMax
 from pipeline.layers.network import ExportedNetwork
 from pipeline.models import build_model
+from tests.certify.kinds import ACTIVATIONS, mixed_network, plain
 from tests.certify.small import (
     exact_layer,
     exact_logits,
     linear_network,
     random_images,
     small_network,
-    windows,
 )
 
 ORDERS = ("forward", "backward", "ascending", "positive then negative", "random")
@@ -59,19 +59,10 @@ class Reordered:
         return self.layer.rounding()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not hasattr(self.layer, "weight"):
-            return self.layer.forward(x)
-        return torch.from_numpy(np.stack([self._one(image) for image in x.numpy()]))
+        def dot(row: np.ndarray, column: np.ndarray, bias: float) -> float:
+            return ordered_dot(row, column, bias, self.order)
 
-    def _one(self, image: np.ndarray) -> np.ndarray:
-        weight = self.layer.weight.astype(np.float64).reshape(len(self.layer.weight), -1)
-        bias = self.layer.bias.astype(np.float64)
-        columns = windows(self.layer, image)
-        values = [
-            [ordered_dot(row, column, b, self.order) for column in columns]
-            for row, b in zip(weight, bias, strict=True)
-        ]
-        return np.array(values).reshape(self.layer.output_shape)
+        return torch.from_numpy(np.stack([plain(self.layer, image, dot) for image in x.numpy()]))
 
 
 def reordered_certifier(network: ExportedNetwork, order: str) -> LipschitzCertifier:
@@ -124,6 +115,20 @@ def test_delta_covers_every_order_of_summation(order: str) -> None:
     network = small_network(11)
     certifier = reordered_certifier(network, order)
     assert worst_ratio(certifier, network, random_images(5, 6)[0]) > 1e-4
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS)
+def test_delta_covers_every_kind_of_layer(function: str) -> None:
+    """Sums forwards by PyTorch, and in another order each time."""
+    ratios = []
+    for seed, scale in ((0, 1.0), (1, 30.0)):
+        network = mixed_network(function, seed, scale)
+        images = random_images(seed, 2)[0]
+        certifier = LipschitzCertifier(network, prove_bounds(network))
+        ratios.append(worst_ratio(certifier, network, images))
+        order = ORDERS[(ACTIVATIONS.index(function) + seed) % len(ORDERS)]
+        worst_ratio(reordered_certifier(network, order), network, images)
+    assert 1e-6 < max(ratios) < 1
 
 
 def test_delta_covers_the_rounding_of_the_pixels() -> None:
@@ -195,8 +200,9 @@ def test_delta_survives_a_bias_of_a_million() -> None:
     assert verdicts.delta.min() > 1e-10  # a million has ulps of 1e-10
 
 
-def test_every_layer_is_within_its_own_recursion() -> None:
-    network = small_network(7)
+@pytest.mark.parametrize("function", [None, *ACTIVATIONS])
+def test_every_layer_is_within_its_own_recursion(function: str | None) -> None:
+    network = small_network(7) if function is None else mixed_network(function, 7)
     bounds = prove_bounds(network)
     x = torch.rand(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     error = np.zeros(1)

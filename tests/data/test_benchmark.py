@@ -112,6 +112,26 @@ def test_every_loader_has_its_turn_in_every_round(data: Path) -> None:
     assert len(lines) == 5 and len({len(line) for line in lines}) == 1
 
 
+def test_generated_images_are_mixed_in_as_a_contender_more(data: Path) -> None:
+    chosen = settings(data, betons=[data / "raw.beton"], folder=None, generated=data / "raw.beton")
+    contenders = list(open_contenders(chosen))
+    try:
+        assert [contender.name for contender in contenders] == [
+            "FFCV raw.beton", "FFCV raw.beton + raw.beton 1:1",
+            "memory raw.beton", "memory raw.beton + raw.beton 1:1",
+        ]  # fmt: skip
+        for contender in contenders:
+            batch = next(contender.batches)
+            assert batch.is_generated.tolist() == [False, "+" in contender.name] * 2
+    finally:
+        for contender in contenders:
+            contender.close()
+    assert record(chosen, [])["settings"]["generated"] == str(data / "raw.beton")
+    few = write(data / "few.beton", smooth_pictures([(40, 40)] * 3), [0, 1, 2])
+    with pytest.raises(ValueError, match=r"--batch-size 8 has 4 generated images, and .*few.beton"):
+        measure(settings(data, folder=None, batch_size=8, generated=few))
+
+
 def test_the_table_has_medians_and_ratios() -> None:
     def made(name: str, *speeds: float) -> Contender:
         none = iter(())

@@ -188,7 +188,9 @@ def test_what_is_certified_is_progress(tmp_path: Path) -> None:
     assert afterwards.progress_of(tmp_path) == "step 7 and 1 certified layers and blocks"
     (tmp_path / "certificate" / "blocks").mkdir()
     (tmp_path / "certificate" / "blocks" / "000000.tsv").touch()
-    assert afterwards.progress_of(tmp_path) == "step 7 and 2 certified layers and blocks"
+    (tmp_path / "certificate" / "products").mkdir()
+    (tmp_path / "certificate" / "products" / "0003.json").touch()
+    assert afterwards.progress_of(tmp_path) == "step 7 and 3 certified layers and blocks"
 
 
 SHOW = "case $1 in -o) echo JobId=7 JobState=RUNNING Restarts=2 Comment=a b=c;; requeue) {};; esac"

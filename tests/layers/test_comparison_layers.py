@@ -27,6 +27,12 @@ def test_aol_is_below_one_for_every_weight_and_size(seed: int) -> None:
         assert convolution_norm(kernel, (size, size), (1, 1), (1, 1)) <= 1 + 1e-12
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (3, 5), (5, 3)])
+def test_aol_begins_as_the_identity(inputs: int, outputs: int) -> None:
+    weight = AolConv2d(inputs, outputs, 3).weight
+    assert torch.equal(weight, torch.nn.init.dirac_(torch.empty(outputs, inputs, 3, 3)))
+
+
 def test_a_column_of_zeros_stays_zero() -> None:
     layer = AolDense(3, 2)
     with torch.no_grad():

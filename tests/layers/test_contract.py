@@ -4,23 +4,31 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.layers.activation import Activation
 from pipeline.layers.aol import AolConv2d, AolDense
 from pipeline.layers.conv2d import Conv2d
 from pipeline.layers.cpl import ConvexPotentialConv2d, ConvexPotentialDense
 from pipeline.layers.dense import Dense
 from pipeline.layers.exported import KINDS
 from pipeline.layers.flatten import Flatten
+from pipeline.layers.fourier import CayleyConv2d, LotConv2d
 from pipeline.layers.group_sort import GroupSort
 from pipeline.layers.householder import Householder
+from pipeline.layers.implicit_potential import (
+    ImplicitPotentialConv2d,
+    ImplicitPotentialDense,
+)
 from pipeline.layers.isometries import PadChannels, PixelUnshuffle, SwapTokens
 from pipeline.layers.linear_residual import LinearResidual
 from pipeline.layers.minmax import MinMax
 from pipeline.layers.orthogonal import BcopConv2d, CayleyDense, CayleyPatches
 from pipeline.layers.pooling import AveragePool, MaxPool
 from pipeline.layers.residual import Residual
+from pipeline.layers.scale import Scale
 from pipeline.layers.shift import Shift
 from pipeline.layers.skew import SkewExponential
 from pipeline.layers.sll import SllConv2d, SllDense
+from pipeline.layers.slope_residual import SlopeResidual
 from tests.layers.contract import CHECKS, Case
 
 CASES = {
@@ -52,6 +60,12 @@ CASES = {
     "cayley_patches": Case(lambda: CayleyPatches(2, 3, 2), (2, 6, 6)),
     "bcop": Case(lambda: BcopConv2d(4, 3), (4, 5, 5)),
     "soc": Case(lambda: SkewExponential(4, 3, 5), (4, 5, 5), drift=3e-4),
+    "lot": Case(lambda: LotConv2d(3, 3, 4), (3, 4, 4)),
+    "lot_5x5_odd": Case(lambda: LotConv2d(2, 5, 5), (2, 5, 5)),
+    "cayley_conv": Case(lambda: CayleyConv2d(3, 3, 5), (3, 5, 5)),
+    "implicit_dense": Case(lambda: ImplicitPotentialDense(6, 9), (6,)),
+    "implicit_conv": Case(lambda: ImplicitPotentialConv2d(3, 4, 3, 5), (3, 5, 5)),
+    "scale": Case(Scale, (3, 4, 4)),
     "average_pool": Case(lambda: AveragePool(2), (3, 6, 4)),
     "average_pool_3": Case(lambda: AveragePool(3), (2, 6, 6)),
     "max_pool": Case(lambda: MaxPool(2), (3, 6, 4)),
@@ -59,6 +73,17 @@ CASES = {
     "swap_tokens": Case(lambda: SwapTokens(2), (4, 3, 5)),
     "spatial_mlp": Case(lambda: LinearResidual(6, 3, (4, 1), kernel_size=1), (6, 4, 1)),
     "pixel_unshuffle": Case(lambda: PixelUnshuffle(2), (3, 6, 4)),
+    "slope_residual_relu": Case(
+        lambda: SlopeResidual(6, 4, "relu"), (6,), tightness=2.5, estimated=False
+    ),
+    "slope_residual_tanh": Case(
+        lambda: SlopeResidual(4, 7, "tanh"), (4,), tightness=2.5, estimated=False
+    ),
+    "relu": Case(lambda: Activation("relu"), (6,)),
+    "leaky_relu": Case(lambda: Activation("leaky_relu"), (2, 3, 4)),
+    "softplus": Case(lambda: Activation("softplus"), (6,)),
+    "sigmoid": Case(lambda: Activation("sigmoid"), (6,)),
+    "tanh": Case(lambda: Activation("tanh"), (2, 3, 4)),
 }
 
 

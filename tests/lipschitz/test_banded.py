@@ -1,11 +1,23 @@
 """Block-Toeplitz operators against their explicit matrices; factors that are wrong on purpose."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 
 from pipeline.lipschitz import banded
-from pipeline.lipschitz.banded import BlockToeplitz, adjoint_product, banded_upper, largest_square
+from pipeline.lipschitz.banded import BlockToeplitz, banded_upper, largest_square
+from pipeline.lipschitz.block_operations import Operations, operations
+from pipeline.lipschitz.device import proofs_on
 from tests.lipschitz.explicit import exact_norm
+
+
+@pytest.fixture(scope="module", autouse=True, params=["numpy", "torch"])
+def on(request: pytest.FixtureRequest) -> Iterator[Operations]:
+    """Everything here by NumPy, and by the code for GPUs."""
+    with proofs_on(torch.device("cpu") if request.param == "torch" else None):
+        yield operations()
 
 
 def draw(seed: int, exponent: int = 0) -> BlockToeplitz:
@@ -68,9 +80,12 @@ def test_no_q_gives_a_bound_below_the_norm(seed: int) -> None:
     assert finite >= 2
 
 
-def test_no_corrupted_factor_gives_a_low_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_corrupted_factor_gives_a_low_bound(
+    monkeypatch: pytest.MonkeyPatch, on: Operations
+) -> None:
     rng = np.random.default_rng(0)
-    factor, solve = banded._factor, banded._solve
+    factor, solve = on.factor, on.solve
+    monkeypatch.setattr(banded, "operations", lambda: on)
     for seed in range(20):
         operator = draw(seed)
         truth = np.linalg.norm(explicit(operator), 2)
@@ -79,18 +94,19 @@ def test_no_corrupted_factor_gives_a_low_bound(monkeypatch: pytest.MonkeyPatch) 
             def spoiled(matrix, scale=scale):
                 return matrix if matrix is None else matrix + scale * rng.standard_normal()
 
-            monkeypatch.setattr(banded, "_factor", lambda m, f=spoiled: f(factor(m)))
-            monkeypatch.setattr(banded, "_solve", lambda a, b, f=spoiled: f(solve(a, b)))
+            monkeypatch.setattr(on, "factor", lambda m, f=spoiled: f(factor(m)))
+            monkeypatch.setattr(on, "solve", lambda a, b, f=spoiled: f(solve(a, b)))
             for share in (0.25, 1 + 1e-9, 4.0):
                 assert banded_upper(operator, truth**2 * share) >= truth * (1 - 1e-12)
 
 
 def test_a_factor_that_ignores_the_matrix_gives_a_true_bound(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, on: Operations
 ) -> None:
     """R = 0 proves ‖T‖² ≤ q + ‖qI − TᴴT‖_F, whatever q is."""
-    monkeypatch.setattr(banded, "_factor", np.zeros_like)
-    monkeypatch.setattr(banded, "_solve", lambda corner, right: np.zeros_like(right))
+    monkeypatch.setattr(banded, "operations", lambda: on)
+    monkeypatch.setattr(on, "factor", lambda matrix: 0 * matrix)
+    monkeypatch.setattr(on, "solve", lambda corner, right: 0 * right)
     for seed in range(20):
         operator = draw(seed)
         matrix = explicit(operator)
@@ -122,12 +138,12 @@ def test_small_and_large_scales() -> None:
             assert banded_upper(operator, truth * truth * (1 + 1e-6)) >= truth * (1 - 1e-12)
 
 
-def test_products_are_those_of_complex_matrices() -> None:
+def test_products_are_those_of_complex_matrices(on: Operations) -> None:
     rng = np.random.default_rng(1)
     for kinds in (1, 2):
         a, b = rng.standard_normal((kinds, 5, 3)), rng.standard_normal((kinds, 5, 4))
         whole = [part[0] + (1j * part[1] if kinds == 2 else 0) for part in (a, b)]
-        product = adjoint_product(a, b)
+        product = np.asarray(on.product(on.place(a), on.place(b)))
         assert product.shape == (kinds, 3, 4)
         expected = whole[0].conj().T @ whole[1]
         assert np.allclose(product[0], expected.real, atol=1e-14)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from pipeline.certify.certificate import load_network
+from pipeline.layers.orthogonal_attention import OrthogonalAttention
+from pipeline.layers.scale import Scale
 from pipeline.models import build_model, list_models
 from pipeline.models.blocks import ACTIVATIONS, BLOCKS
 from pipeline.models.network import LipschitzNetwork
@@ -23,12 +25,14 @@ NETWORKS = {
     **{
         f"block {block}": ("liresnet", BACKBONE | {"block": block})
         for block in BLOCKS
-        if block != "l2_attention_ffn"
+        if block not in ("l2_attention_ffn", "olsa_ffn")
     },
     **{name: ("liresnet", BACKBONE | {"activation": name}) for name in ACTIVATIONS[1:]},
     "cpl": ("cpl", POTENTIALS),
     "cpl, max, LLN": ("cpl", POTENTIALS | {"pooling": "max", "head": "normalized"}),
     "cpl, split flow": ("cpl", POTENTIALS | {"skew": True}),
+    "cpl, Proposition 2": ("cpl", POTENTIALS | {"scale": True}),
+    "implicit": ("cpl", POTENTIALS | {"layer": "implicit"}),
     "sll": ("cpl", POTENTIALS | {"layer": "sll"}),
 }
 
@@ -99,16 +103,42 @@ def test_the_certified_network_is_nearly_the_trained_one() -> None:
     assert float((model(images).logits - exact).detach().abs().max()) < 0.05
 
 
-def test_attention_trains_and_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [("l2_attention_ffn", "softmax"), ("olsa_ffn", "no global Lipschitz constant")],
+)
+def test_attention_trains_and_is_refused(block: str, why: str) -> None:
     torch.manual_seed(0)
-    model = build_model("liresnet", 4, 8, 1, **BACKBONE, block="l2_attention_ffn")
+    model = build_model("liresnet", 4, 8, 1, **BACKBONE, block=block)
     prediction = model(torch.rand(2, 1, 8, 8))
     (prediction.logits.sum() + prediction.margin_lipschitz.sum()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     reason = model.refusal()
-    assert reason is not None and "'backbone.0.attention'" in reason and "softmax" in reason
+    assert reason is not None and "'backbone.0.attention'" in reason and why in reason
     with pytest.raises(ValueError, match="cannot be certified"):
         model.export()
+
+
+def test_dot_product_attention_has_no_global_constant() -> None:
+    """Why OLSA is refused: the slope at t·x grows with t, though every projection is orthogonal."""
+    torch.manual_seed(0)
+    layer = OrthogonalAttention(4, 2).double()
+    identity = torch.eye(4, dtype=torch.float64)
+    for matrix in layer.projections():
+        assert torch.allclose(matrix @ matrix.T, identity)
+    x = torch.randn(1, 4, 1, 3).double()
+    slopes = [
+        float(
+            torch.linalg.matrix_norm(
+                torch.autograd.functional.jacobian(
+                    lambda v: layer(v.view(1, 4, 1, 3)).flatten(), (scale * x).flatten()
+                ),
+                2,
+            )
+        )
+        for scale in (0.1, 1.0, 3.0)
+    ]
+    assert slopes[0] < slopes[1] < slopes[2] and slopes[2] > 2
 
 
 def test_a_fixed_step_trains_and_is_refused() -> None:
@@ -179,7 +209,7 @@ def test_large_images_become_maps_of_32(size: int, first: str) -> None:
 
 def test_names_by_pattern() -> None:
     assert list_models("cpl_?") == ["cpl_l", "cpl_m", "cpl_s"]
-    assert len(list_models("transformer_*")) == 3 and list_models("bert*") == []
+    assert len(list_models("transformer_*")) == 4 and list_models("bert*") == []
     assert set(list_models("liresnet_l*w256")) >= {f"liresnet_l{d}w256" for d in (6, 12, 36)}
 
 
@@ -192,6 +222,11 @@ def test_names_by_pattern() -> None:
         ("cpl", {"pooling": "mean"}, "model.pooling is 'mean', expected one of average, max"),
         ("cpl", {"step": -1.0}, "model.step is -1.0, expected a finite number above 0"),
         ("cpl", {"layer": "sll", "step": 1.0}, "model.layer is sll"),
+        ("cpl", {"layer": "implicit", "skew": True}, "model.layer is implicit: drop one"),
+        ("convnet", {"depth": 0}, "model.depth is 0, expected a whole number of at least 1"),
+        ("lot_net", {"width": 15}, "needs an even number: take 14 or 16"),
+        ("liresnett", {}, "did you mean 'liresnet'"),
+        ("liresnet", {"widht": 8}, "did you mean 'width'"),
         ("resnet", {"width": 7}, "needs an even number: take 6 or 8"),
         ("liresnet", {"block": "conv"}, "model.block is 'conv', expected one of linear"),
         ("liresnet", {"activation": "group_sort", "width": 6}, "not a multiple of 4"),
@@ -205,6 +240,49 @@ def test_mistakes_of_a_user(name: str, options: dict, sentence: str) -> None:
 def test_an_image_size_without_a_stem() -> None:
     with pytest.raises(ValueError, match=r"model\.image_size is 48, but cpl has stems for 8, 28"):
         build_model("cpl", 10, 48)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet", "aol_net", "liresnet_l6w128"])
+def test_an_image_size_without_a_stem_of_the_family(name: str) -> None:
+    with pytest.raises(ValueError, match=r"model\.image_size is 33, but liresnet has stems for 8"):
+        build_model(name, 10, 33)
+
+
+def test_a_scale_that_is_not_1_counts(tmp_path: Path) -> None:
+    """Proposition 2: √ρ multiplies Λ, in training and in the certificate."""
+    model = made("cpl, Proposition 2")
+    factors = [module.factor for module in model.modules() if isinstance(module, Scale)]
+    with torch.no_grad():
+        for number, factor in enumerate(factors):
+            factor.fill_(0.5 + number)
+    steepness = float(np.prod([0.5 + number for number in range(len(factors))]))
+    estimate = model(torch.rand(1, 1, 8, 8)).layer_lipschitz.detach().prod()
+    assert float(estimate) == pytest.approx(steepness)
+    found = np.prod([layer.norm_bound().value for layer in model.export().layers])
+    assert found == pytest.approx(steepness, rel=1e-12)
+
+
+def test_the_layer_of_proposition_2() -> None:
+    """√ρ·x − 1/√ρ·WᵀTφ(Wx + b), WWᵀ ⪯ 2ρT⁻¹, is a convex potential of T^{1/2}W and a scale."""
+    torch.manual_seed(0)
+    rho, size = 1.7, 5
+    weight, bias = torch.randn(3, size).double(), torch.randn(3).double()
+    diagonal = 0.1 + torch.rand(3).double()
+    root = diagonal.sqrt()
+    potential = root[:, None] * weight
+    length = float(torch.linalg.matrix_norm(potential, 2))
+    diagonal, root, potential = (
+        diagonal * 2 * rho / length**2,
+        root * (2 * rho) ** 0.5 / length,
+        potential * (2 * rho) ** 0.5 / length,
+    )
+    gap = 2 * rho * (1 / diagonal).diag() - weight @ weight.T
+    assert float(torch.linalg.eigvalsh(gap)[0]) > -1e-12, "the condition of the proposition"
+    x = torch.randn(50, size).double()
+    hidden = torch.relu(x @ weight.T + bias)
+    paper = rho**0.5 * x - hidden * diagonal @ weight / rho**0.5
+    ours = x - torch.relu(x @ potential.T + root * bias) @ potential / rho
+    assert torch.allclose(paper, rho**0.5 * ours)
 
 
 def test_more_classes_than_features() -> None:

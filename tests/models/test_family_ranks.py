@@ -19,6 +19,8 @@ NETWORKS = {
     "cpl, split flow": "cpl: depth=1 channels=4 dense_depth=1 features=8 skew=true",
     "cpl, relaxed": "cpl: depth=2 channels=4 dense_depth=1 features=8 step=0.1",
     "residual": "liresnet: depth=1 width=8 features=16 block=residual",
+    "implicit, scaled": "cpl: depth=1 channels=4 dense_depth=1 features=8 layer=implicit scale=true",
+    "fourier": "liresnet: depth=1 width=8 features=16 block=cayley",
     "attention": "liresnet: depth=1 width=8 features=16 block=l2_attention_ffn",
 }
 ENGINES = {

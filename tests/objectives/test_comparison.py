@@ -110,7 +110,7 @@ def test_the_constant_of_lmt_is_differentiable() -> None:
     [
         ("multi_margin", {"margin": 0}, "objective.margin is 0, expected a number above 0"),
         ("gloro_trades", {"weight": "much"}, "objective.weight is 'much'"),
-        ("trades", {}, "there is no objective 'trades'"),
+        ("trade", {}, "there is no objective 'trade'"),
     ],
 )
 def test_mistakes(name: str, options: dict, sentence: str) -> None:

@@ -139,7 +139,7 @@ def commands_of_recipes() -> list[tuple[str, str]]:
     for path in sorted(DIGITS.parent.glob("*.yaml")):
         header = re.match(r"(#.*\n)*", path.read_text())
         assert header is not None
-        joined = re.sub(r"\n#\s+(?=--)", " ", header[0])
+        joined = re.sub(r" \\\n#\s+|\n#\s+(?=--)", " ", header[0])
         found += [(path.name, line) for line in re.findall(r"tools/sweep\.py (.*)", joined)]
     return found
 
@@ -151,6 +151,7 @@ def test_what_recipes_say_can_be_swept(name: str, words: str, tmp_path: Path) ->
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--grid", nargs="+", default=[])
     parser.add_argument("--launcher")
+    parser.add_argument("--budget", type=float)
     given, overrides = parser.parse_known_args(shlex.split(words))
     assert given.config.name == name
     axes = [parse_axis(word) for word in given.grid]

@@ -35,6 +35,17 @@ def test_progress_is_the_last_whole_row(tmp_path: Path) -> None:
     assert progress(run) == "epoch 8 of 40, loss 0.125"
 
 
+def test_progress_of_a_length_in_steps(tmp_path: Path) -> None:
+    run = sweep(tmp_path, words=("--training.steps=7",)).runs[0]
+    run.config.directory.mkdir(parents=True)
+    rows = [{"kind": "step", "step": 6, "epoch": 3, "loss": 0.5}]
+    metrics = run.config.directory / "metrics.jsonl"
+    metrics.write_text(json.dumps(rows[0]) + "\n")
+    assert progress(run) == "step 6 of 7, loss 0.500"
+    metrics.write_text(json.dumps({"kind": "epoch", "step": 7, "epoch": 3}) + "\n")
+    assert progress(run) == "certifying"
+
+
 def test_a_result_is_at_the_radius_trained_for(tmp_path: Path) -> None:
     one, other = sweep(tmp_path).runs
     finish(one, certificate(0.5, {"36/255": 0.4, "0.25": 0.25}))

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.data.mixing import check_batch_size
 from pipeline.stopwatch import Stopwatch
 from pipeline.training.callbacks import EpochRecord
-from pipeline.training.loop import check_batch_size
 from tests.training.toy import (
     BATCH,
     STEPS_PER_EPOCH,
@@ -164,6 +164,14 @@ def test_every_part_of_a_step_has_its_time() -> None:
     total = sum(sum(record.seconds.values()) for record in recorder.records)
     assert 0.5 * whole < total <= whole
     assert Stopwatch.active is None
+
+
+def test_a_length_in_steps_may_end_within_an_epoch() -> None:
+    seen = Epochs()
+    assert toy_loop(callbacks=[seen], steps=6, epochs=1).run() == 6
+    assert [(e.step, e.epoch, e.last) for e in seen.epochs] == [(4, 0, False), (6, 1, True)]
+    assert [r.ends_epoch for r in seen.records] == [False, False, False, True, False, True]
+    assert [r.leaves for r in seen.records] == [False] * 5 + [True]
 
 
 def test_a_finished_run_does_nothing() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.verify import banded, semi_torus
 from pipeline.verify.banded import Band, least_bound, real_embedding, transposed
-from pipeline.verify.layers import _hint
+from pipeline.verify.convolutions import hint_of
 from pipeline.verify.norms import is_valid, prove_convolution
 from pipeline.verify.torus import Axis, Torus, polyphase
 from tests.lipschitz.explicit import convolution_norm, kernel_of
@@ -95,9 +95,9 @@ def test_no_claim_below_the_convolution_is_proved(seed: int, sizes: tuple) -> No
 
 
 def test_hints_of_other_kinds() -> None:
-    found = _hint({"torus": [None, 9], "twist": [None, "1/2"]})
+    found = hint_of({"torus": [None, 9], "twist": [None, "1/2"]})
     assert found == Torus((None, 9), (Fraction(0), Fraction(1, 2)))
-    assert _hint({"torus": [None, None], "twist": [None, None]}).sizes == (None, None)
+    assert hint_of({"torus": [None, None], "twist": [None, None]}).sizes == (None, None)
     for evidence in (
         {"torus": [None], "twist": [None]},
         {"torus": [None, "x"], "twist": [None, "0"]},
@@ -105,7 +105,7 @@ def test_hints_of_other_kinds() -> None:
         {"torus": [None, 9], "twist": [None, "1e999999"]},
         {"torus": None, "twist": None},
     ):
-        assert _hint(evidence) is None
+        assert hint_of(evidence) is None
     axes = (Axis(8, 3, 1, 1), Axis(8, 3, 1, 1))
     assert not is_valid(Torus((None, 8), (Fraction(0), Fraction(0))), axes)  # circ(n)
     assert is_valid(Torus((None, 9), (Fraction(0), Fraction(0))), axes)

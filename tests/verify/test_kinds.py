@@ -42,6 +42,24 @@ def residual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certified(model.export(), tmp_path_factory.mktemp("resnet"), 6)
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A circular convolution in a small LiResNet."""
+    torch.manual_seed(0)
+    options = {"depth": 1, "width": 4, "features": 8, "block": "lot"}
+    model = build_model("liresnet", 3, 8, 1, **options)
+    return certified(model.export(), tmp_path_factory.mktemp("lot"), 6)
+
+
+@pytest.fixture(scope="module")
+def implicit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Implicit steps, each followed by a scale."""
+    torch.manual_seed(0)
+    sizes = {"depth": 1, "channels": 4, "dense_depth": 1, "features": 8}
+    model = build_model("cpl", 3, 8, 1, **sizes, layer="implicit", scale=True)
+    return certified(model.export(), tmp_path_factory.mktemp("implicit"), 6)
+
+
 def layer(certificate: Certificate, kind: str) -> dict:
     return next(found for found in certificate["layers"] if found["kind"] == kind)
 
@@ -143,8 +161,75 @@ def test_false_claims_are_refused(
     assert sentence in verdict_of(folder, tmp_path, change)
 
 
-def test_the_true_ones_are_verified(folder: Path, residual: Path, tmp_path: Path) -> None:
-    for number, source in enumerate((folder, residual)):
+def larger_factor(certificate: Certificate, tensors: Tensors) -> None:
+    layer(certificate, "scale")["attributes"]["factor"] = 1.5
+
+
+def negative_factor(certificate: Certificate, tensors: Tensors) -> None:
+    layer(certificate, "scale")["attributes"]["factor"] = -1.5
+
+
+def more_iterations(certificate: Certificate, tensors: Tensors) -> None:
+    layer(certificate, "implicit_potential")["attributes"]["iterations"] = 6
+
+
+def endless(certificate: Certificate, tensors: Tensors) -> None:
+    layer(certificate, "implicit_potential")["attributes"]["iterations"] = 10**9
+
+
+def step_of(value: float) -> Callable[[Certificate, Tensors], None]:
+    def change(certificate: Certificate, tensors: Tensors) -> None:
+        tensors["convolutions.0.step"] = np.full(1, value, np.float32)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lower_bound("implicit_potential"), "no such layer is proved to contract"),
+        (lower_bound("scale"), "only 1.0 can be proved"),
+        (larger_factor, "only 1.5 can be proved"),
+        (negative_factor, "only 1.5 can be proved"),
+        (more_iterations, "recomputed it is"),
+        (endless, "iterations"),
+        (step_of(1.0), "too long for any weight"),
+        (step_of(0.97), "claims the bound 1.0, but only inf can be proved"),
+    ],
+)
+def test_false_claims_of_implicit_steps(
+    implicit: Path, tmp_path: Path, change: Callable[[Certificate, Tensors], None], sentence: str
+) -> None:
+    assert sentence in verdict_of(implicit, tmp_path, change)
+
+
+def steeper_tap(certificate: Certificate, tensors: Tensors) -> None:
+    tensors["backbone.0.conv.weight"] = tensors["backbone.0.conv.weight"] * np.float32(1.001)
+
+
+def smaller_maps(certificate: Certificate, tensors: Tensors) -> None:
+    weight = tensors["backbone.0.conv.weight"]
+    tensors["backbone.0.conv.weight"] = weight[:, :, :3, :3]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lower_bound("circular_conv2d"), "claims the bound"),
+        (steeper_tap, "claims the bound"),
+        (smaller_maps, "do not fit"),
+    ],
+)
+def test_false_claims_of_circular_convolutions(
+    others: Path, tmp_path: Path, change: Callable[[Certificate, Tensors], None], sentence: str
+) -> None:
+    assert sentence in verdict_of(others, tmp_path, change)
+
+
+def test_the_true_ones_are_verified(
+    folder: Path, residual: Path, others: Path, implicit: Path, tmp_path: Path
+) -> None:
+    for number, source in enumerate((folder, residual, others, implicit)):
         out = tmp_path / str(number)
         out.mkdir()
         assert verdict_of(source, out, lambda certificate, tensors: None) == ""
@@ -182,3 +267,19 @@ def test_false_claims_of_a_residual_block(
     residual: Path, tmp_path: Path, change: Callable[[Certificate, Tensors], None], sentence: str
 ) -> None:
     assert sentence in verdict_of(residual, tmp_path, change)
+
+
+def test_tight_bounds_of_a_residual_block_are_lower_and_proved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model("resnet", 3, 8, 1, depth=1, width=4, features=8)
+    with torch.no_grad():
+        for found in model.modules():
+            if hasattr(found, "beta"):
+                found.beta.fill_(0.3)
+    folder = certified(model.export(), tmp_path, 4, tight=True)
+    verdict = verify_certificate(folder / "certificate", folder / "data.npz")
+    assert verdict.verified, verdict
+    block = layer(json.loads((folder / "certificate" / "certificate.json").read_text()), "residual")
+    assert [part["torus"] for part in block["evidence"]["parts"]] == [[None, None]] * 2
+    [plain] = [each for each in model.export().layers if each.kind == "residual"]
+    assert block["bound"] < plain.norm_bound().value * (1 - 1e-4)

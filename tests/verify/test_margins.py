@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from pipeline.certify import certify, certify_again, read_certificate
+from pipeline.certify.curvature_certifier import CurvatureCertifier
+from pipeline.certify.methods import prove_margins
 from pipeline.layers.activation import ExportedActivation
 from pipeline.layers.conv2d import ExportedConv2d
 from pipeline.layers.dense import ExportedDense
@@ -21,6 +23,7 @@ from pipeline.layers.head import ExportedHead
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz import liplt_bound
 from pipeline.verify import liplt, verify_certificate
+from pipeline.verify.inspection import Inspection
 from tests.verify.test_certified import HashedLoader
 
 EPSILONS = ["0.05", "36/255"]
@@ -178,3 +181,56 @@ def test_split_products_and_tori_are_followed(
     assert "split" in methods
     verdict = verify_certificate(true / "certificate", true / "data.npz")
     assert verdict.verified, verdict
+
+
+def coarse(folder: Path) -> Path:
+    """A curvature certificate whose logits are rounded coarsely, by biases of 1e11."""
+    network = network_of("curvature", "softplus")
+    head = ExportedHead(network.head.weight, np.full(CLASSES, 1e11, dtype=np.float32))
+    network = ExportedNetwork(network.layers, head, network.input_shape)
+    images = np.random.default_rng(1).integers(0, 256, (20, 1, 5, 5), dtype=np.uint8)
+    labels = network.logits(network.trunk(torch.from_numpy(images).double() / 255)).argmax(1)
+    loader = HashedLoader(images, labels.numpy(), CLASSES)
+    certify(network, loader, EPSILONS, folder / "certificate", method="curvature")
+    np.savez(folder / "data.npz", image=images.transpose(0, 2, 3, 1), label=labels.numpy())
+    return folder
+
+
+def test_coarse_rounding_is_proved_all_the_same(tmp_path: Path) -> None:
+    """Two programs whose margins differ by more than the published radius is rounded down."""
+    true = coarse(tmp_path)
+    verdict = verify_certificate(true / "certificate", true / "data.npz")
+    assert verdict.verified, verdict
+    lines = (true / "certificate" / "images.tsv").read_text().splitlines()[1:]
+    radii = np.array([[line.split("\t")[at] for at in (3, 10)] for line in lines], dtype=float)
+    some = radii[:, 0] > 0.01
+    assert some.sum() > 5 and (radii[some, 1] < radii[some, 0] * (1 - 1e-5)).all()
+
+
+def test_the_radius_of_the_program_is_proved_by_duality_too(tmp_path: Path) -> None:
+    true = certified(tmp_path, "curvature", "softplus")
+    inspection = Inspection(true / "certificate", None, lambda what, done, total: None)
+    for _, step in inspection.steps()[:8]:
+        step()
+    rows = [row for row in inspection.rows if row.radius > 0]
+    assert inspection.prover is not None and len(rows) > 10
+    images = np.load(true / "data.npz")["image"][[row.index for row in rows]]
+    predict = np.array([row.predict for row in rows])
+    radius = np.array([row.radius for row in rows])
+
+    def failed(inner: np.ndarray, rounding: float) -> np.ndarray:
+        every = np.full((len(rows), CLASSES), rounding)
+        return inspection.prover.unproved(images, predict, radius, inner, every) >= 0
+
+    assert not failed(radius, 0.0).any() and failed(radius, np.inf).all()
+    assert not failed(0 * radius, np.inf).any()  # nothing is claimed
+    assert failed(radius, 0.02).mean() > 0.5
+    # What the certifier finds by the quadratic holds for the verifier, and not much more does.
+    network = network_of("curvature", "softplus")
+    bounds = [layer.norm_bound() for layer in network.layers]
+    certifier = CurvatureCertifier(network, bounds, prove_margins("curvature", network, bounds))
+    center = torch.from_numpy(images.transpose(0, 3, 1, 2).reshape(len(rows), -1) / 255.0)
+    fixed, nothing = np.full((len(rows), CLASSES), 0.02), np.zeros((len(rows), CLASSES))
+    inner = certifier.radii(center, predict, fixed, nothing)[1]
+    assert (inner < radius * 0.999).all() and not failed(inner, 0.02).any()
+    assert failed(inner * 1.01, 0.02)[inner > 0].mean() > 0.3

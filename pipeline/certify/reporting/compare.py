@@ -1,10 +1,12 @@
 """Several certificates beside each other: one plot, one table, and image by image.
 
 Notable:
+- Randomized smoothing (`certify/smoothing`) is taken too, and marked wherever it stands: it is
+  probabilistic. Costs stand beside the figures, in seconds an image.
 - VRA is recomputed from the radii of images.tsv, exactly, so that certificates made for different
   epsilons can be compared at any.
-- Two certificates of the same images are also compared image by image: how many only the one
-  certifies, how many only the other, and how likely so uneven a split is if neither is better
+- Two certificates of the same data set are also compared on the images of both: how many only the
+  one certifies, how many only the other, and how likely so uneven a split is if neither is better
   (McNemar's exact test). Certificates of different images are never paired, and the table says so.
 - Nothing is verified here; a table that is not the one that its certificate names is refused.
 """
@@ -22,21 +24,11 @@ import numpy as np
 from scipy.stats import binomtest
 
 from pipeline.certify.block_store import write_atomically
-from pipeline.certify.certificate import Certificate, read_certificate, sha256_of
 from pipeline.certify.radius import exceeds
+from pipeline.certify.reporting.compared import Compared
 from pipeline.certify.reporting.latex import tabular
-from pipeline.certify.reporting.plots import certified_accuracy, draw_curves
-from pipeline.certify.verdicts import Verdicts, read_rows
+from pipeline.certify.reporting.plots import Curve, certified_accuracy, draw_curves
 from pipeline.types import Epsilon
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One of the certificates."""
-
-    label: str
-    certificate: Certificate
-    verdicts: Verdicts
 
 
 @dataclass(frozen=True)
@@ -59,55 +51,12 @@ class Pair:
         return (self.only_second - self.only_first) / self.images
 
 
-def read_all(directories: Sequence[Path], labels: Sequence[str] | None = None) -> list[Compared]:
-    """Read certificate directories.
-
-    Args:
-        directories: each a certificate, or a run with one in `certificate/`.
-        labels: one for each; by default what tells the paths apart.
-
-    Raises:
-        ValueError: fewer than two, a wrong number of labels or one twice, no certificate there, or
-            a changed images.tsv.
-    """
-    if len(directories) < 2:
-        raise ValueError("give two or more certificate directories to compare")
-    if labels is not None and len(labels) != len(directories):
-        raise ValueError(f"--labels has {len(labels)} names for {len(directories)} certificates")
-    named = list(labels) if labels else _labels(directories)
-    if len(set(named)) < len(named):
-        twice = next(name for name in named if named.count(name) > 1)
-        raise ValueError(f"two certificates are called {twice!r}: name them apart with --labels")
-    return [_read(path, label) for path, label in zip(directories, named, strict=True)]
-
-
-def _read(path: Path, label: str) -> Compared:
-    inside = path / "certificate"
-    if not (path / "certificate.json").is_file() and (inside / "certificate.json").is_file():
-        path = inside
-    certificate = read_certificate(path)
-    table = path / "images.tsv"
-    if not table.is_file() or sha256_of(table) != certificate.files["images.tsv"]:
-        raise ValueError(f"{table} is missing or not the table that {path} was written with")
-    return Compared(label, certificate, read_rows(table.read_text().splitlines()[1:]))
-
-
-def _labels(directories: Sequence[Path]) -> list[str]:
-    """The parts of the paths in which they differ."""
-    parts = [list(path.resolve().parts) for path in directories]
-    for end in (0, -1):
-        while all(len(part) > 1 for part in parts) and len({part[end] for part in parts}) == 1:
-            for part in parts:
-                part.pop(end)
-    return ["/".join(part) for part in parts]
-
-
 def all_epsilons(compared: Sequence[Compared]) -> list[Epsilon]:
     """Every epsilon of any of them, ascending."""
     found = {
         epsilon.exact: epsilon
         for one in reversed(compared)
-        for epsilon in map(Epsilon.parse, one.certificate.epsilons)
+        for epsilon in map(Epsilon.parse, one.epsilons)
     }
     return [found[exact] for exact in sorted(found)]
 
@@ -116,10 +65,14 @@ def pairs(compared: Sequence[Compared], epsilons: Sequence[Epsilon]) -> list[Pai
     """Each two certificates of the same images, at each epsilon."""
     found = []
     for first, second in combinations(compared, 2):
-        if first.certificate.dataset_sha256 != second.certificate.dataset_sha256:
+        both, *places = np.intersect1d(first.index, second.index, return_indices=True)
+        if first.dataset_sha256 != second.dataset_sha256 or not len(both):
             continue
         for epsilon in epsilons:
-            one, other = (exceeds(each.verdicts.radius, epsilon) for each in (first, second))
+            one, other = (
+                exceeds(each.radius[place], epsilon)
+                for each, place in zip((first, second), places, strict=True)
+            )
             only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
             differing = only_first + only_second
             p_value = binomtest(only_first, differing).pvalue if differing else 1.0
@@ -141,12 +94,11 @@ def different_data(compared: Sequence[Compared]) -> str | None:
     """Which certificates are of which images; None if all are of the same."""
     data: dict[str, list[Compared]] = {}
     for one in compared:
-        data.setdefault(one.certificate.dataset_sha256, []).append(one)
+        data.setdefault(one.dataset_sha256, []).append(one)
     if len(data) == 1:
         return None
     each = "; ".join(
-        f"{', '.join(one.label for one in some)} on {some[0].certificate.dataset['spec']}"
-        for some in data.values()
+        f"{', '.join(one.label for one in some)} on {some[0].dataset}" for some in data.values()
     )
     return f"NOT the same images: {len(data)} different data sets, not comparable ({each})"
 
@@ -157,13 +109,17 @@ def text_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon]) -
     widths = [max(10, len(epsilon.text) + 2) for epsilon in epsilons]
     columns = list(zip(epsilons, widths, strict=True))
     names = "".join(f"{epsilon.text:>{wide}}" for epsilon, wide in columns)
-    lines = [f"{'':<{width}}{'images':>8}{'clean':>9}{names}{'Lipschitz':>12}"]
+    head = f"{'':<{width}}{'images':>8}{'clean':>9}{names}{'Lipschitz':>12}{'s/image':>10}  claim"
+    lines = [head]
     for one in compared:
-        vra = "".join(f"{one.verdicts.vra(epsilon):>{wide}.2%}" for epsilon, wide in columns)
+        vra = "".join(f"{one.certified(epsilon):>{wide}.2%}" for epsilon, wide in columns)
+        constant = "-" if one.lipschitz_bound is None else f"{one.lipschitz_bound:.5g}"
         lines.append(
-            f"{one.label:<{width}}{len(one.verdicts):>8,}{one.verdicts.clean_accuracy:>9.2%}{vra}"
-            f"{one.certificate.lipschitz_bound:>12.5g}"
+            f"{one.label:<{width}}{len(one.index):>8,}{one.clean_accuracy:>9.2%}{vra}"
+            f"{constant:>12}{one.seconds:>10.3g}  {one.claim}"
         )
+    if any(one.alpha is not None for one in compared):
+        lines.append("\nNOT proved where a radius is only likely: randomized smoothing.")
     warning = different_data(compared)
     if warning:
         lines.append(f"\n{warning}")
@@ -183,50 +139,62 @@ def write_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon], 
     out.mkdir(parents=True, exist_ok=True)
     texts = [epsilon.text for epsilon in epsilons]
     numbers = [
-        [one.verdicts.clean_accuracy, *(one.verdicts.vra(epsilon) for epsilon in epsilons)]
-        for one in compared
+        [one.clean_accuracy, *(one.certified(epsilon) for epsilon in epsilons)] for one in compared
     ]
     rows = [
         [
             one.label,
-            len(one.verdicts),
+            len(one.index),
             *map(repr, shares),
-            repr(one.certificate.lipschitz_bound),
-            one.certificate.dataset_sha256,
+            "" if one.lipschitz_bound is None else repr(one.lipschitz_bound),
+            one.dataset_sha256,
+            repr(one.seconds),
+            one.claim,
         ]
         for one, shares in zip(compared, numbers, strict=True)
     ]
     head = ["certificate", "images", "clean_accuracy", *(f"vra_{text}" for text in texts)]
     write_atomically(
-        out / "comparison.csv", _csv([*head, "lipschitz_bound", "dataset_sha256"], rows)
+        out / "comparison.csv",
+        _csv([*head, "lipschitz_bound", "dataset_sha256", "seconds_per_image", "claim"], rows),
     )
     percent = [
         [
             one.label,
             *(f"{100 * share:.2f}" for share in shares),
-            f"{one.certificate.lipschitz_bound:.4g}",
+            "--" if one.lipschitz_bound is None else f"{one.lipschitz_bound:.4g}",
+            f"{one.seconds:.2g}",
+            one.claim.replace("%", r"\%"),
         ]
         for one, shares in zip(compared, numbers, strict=True)
     ]
     warning = different_data(compared)
     remark = f"% {' '.join(warning.split())}\n" if warning else ""
-    table = tabular(["", r"Clean (\%)", *texts, "Lipschitz bound"], percent)
+    columns = ["", r"Clean (\%)", *texts, "Lipschitz bound", "s/image", "Claim"]
+    table = tabular(columns, percent)
     write_atomically(out / "comparison.tex", remark + table)
     paired = [
         [p.first, p.second, p.epsilon, p.images, p.only_first, p.only_second, repr(p.p_value)]
         for p in pairs(compared, epsilons)
     ]
-    columns = ["first", "second", "epsilon", "images", "only_first", "only_second", "p_value"]
-    write_atomically(out / "pairs.csv", _csv(columns, paired))
-    curves = [(one.label, *certified_accuracy(one.verdicts.radius)) for one in compared]
+    names = ["first", "second", "epsilon", "images", "only_first", "only_second", "p_value"]
+    write_atomically(out / "pairs.csv", _csv(names, paired))
+    curves = [(one.label, *certified_accuracy(one.radius)) for one in compared]
     points = [
         [label, repr(float(radius)), repr(float(share))]
         for label, radii, shares in curves
         for radius, share in zip(radii, shares, strict=True)
     ]
     write_atomically(out / "curves.csv", _csv(["certificate", "radius", "share_beyond"], points))
-    radii = np.concatenate([one.verdicts.radius for one in compared])
-    write_atomically(out / "curves.png", draw_curves(curves, radii, epsilons, warning))
+    radii = np.concatenate([one.radius for one in compared])
+    # In the plot the cost stands with the name, and what is not proved is dotted.
+    drawn = [
+        Curve(
+            f"{label} ({one.claim}, {one.seconds:.2g} s an image)", steps, shares, one.alpha is None
+        )
+        for one, (label, steps, shares) in zip(compared, curves, strict=True)
+    ]
+    write_atomically(out / "curves.png", draw_curves(drawn, radii, epsilons, warning))
 
 
 def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +91,17 @@ def draw_curve(
     return _png(figure)
 
 
+class Curve(NamedTuple):
+    """One of several."""
+
+    label: str
+    steps: Floats
+    shares: Floats
+    proved: bool = True
+
+
 def draw_curves(
-    curves: Sequence[tuple[str, Floats, Floats]],
+    curves: Sequence[Curve],
     radius: Floats,
     epsilons: Sequence[Epsilon],
     warning: str | None = None,
@@ -100,7 +109,7 @@ def draw_curves(
     """A PNG of several certified-accuracy curves.
 
     Args:
-        curves: of each its label, its steps and its values (`certified_accuracy`).
+        curves: by `certified_accuracy`; one that is not proved is dotted.
         radius: of all of them, for the axis.
         epsilons: to mark.
         warning: drawn above, in red.
@@ -113,9 +122,9 @@ def draw_curves(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     right = _right_end(radius, epsilons)
-    for number, (label, steps, shares) in enumerate(curves):
+    for number, (label, steps, shares, proved) in enumerate(curves):
         # Ten colours, and then the same dashed: any two of twenty can be told apart.
-        style = "-" if number < 10 else "--"
+        style = ("-" if number < 10 else "--") if proved else ":"
         drawn = _until(right, steps, shares)
         axes.step(*drawn, style, where="post", label=label, color=f"C{number % 10}", linewidth=1.6)
     for epsilon in epsilons:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from torch.utils.data import DataLoader
 
 from pipeline.config import AugmentationConfig, DataConfig, ResizedCropConfig
-from pipeline.data.base import DatasetInfo, TrainLoader
+from pipeline.data.base import DatasetInfo, GeneratedInfo, TrainLoader
 from pipeline.data.benchmark.pil import Crop, PilPictures
 from pipeline.data.memory_loader import MemoryTrainLoader
+from pipeline.data.mixing import MixedLoader
 from pipeline.data.order import Order
 from pipeline.data.pictures import BetonPictures, open_pictures
 from pipeline.distributed import World
@@ -42,6 +43,9 @@ class Settings:
     batches: int = 20
     """Of a slice."""
     rounds: int = 5
+    generated: Path | None = None
+    """A .beton mixed 1:1 into the batches of each of `betons`: one contender more for each. Its
+    loader has as many threads again."""
 
 
 @dataclass
@@ -124,24 +128,37 @@ def _loaders(settings: Settings) -> Iterator[Contender]:
     """Our loaders of each file, for each number of workers; in memory only files of raw pixels."""
     resized = ResizedCropConfig() if settings.crop == "resized" else None
     augmentation = AugmentationConfig(flip=True, resized_crop=resized)
+    generated = None if settings.generated is None else _file(settings, settings.generated)
     for path in settings.betons:
-        pictures = open_pictures(
-            str(path), "train", settings.size, "train", any_size=resized is not None
-        )
-        assert isinstance(pictures, BetonPictures)
-        info = DatasetInfo(
-            spec=str(path),
-            num_samples=len(pictures.labels),
-            image_shape=(pictures.channels, settings.size, settings.size),
-            num_classes=len(pictures.class_names),
-            class_names=pictures.class_names,
-            exact=False,
-        )
+        pictures, info = _file(settings, path)
         for workers in settings.workers:
             for name, loader in (("FFCV", _ffcv), ("memory", _memory)):
-                if name == "FFCV" or pictures.is_raw:
-                    opened = partial(loader, pictures, info, augmentation, workers)
-                    yield _opened(f"{name} {path.name}", workers, opened, info, settings)
+                if name == "memory" and not pictures.is_raw:
+                    continue
+                opened = partial(loader, pictures, info, augmentation, workers)
+                yield _opened(f"{name} {path.name}", workers, opened, info, settings)
+                if settings.generated and generated and (name == "FFCV" or generated[0].is_raw):
+                    second = partial(loader, *generated, augmentation, workers)
+                    both = partial(_mixed, opened, second, generated[1])
+                    title = f"{name} {path.name} + {settings.generated.name} 1:1"
+                    yield _opened(title, workers, both, info, settings)
+
+
+def _file(settings: Settings, path: Path) -> tuple[BetonPictures, DatasetInfo]:
+    """An open file, to be read at the size that is measured."""
+    pictures = open_pictures(
+        str(path), "train", settings.size, "train", any_size=settings.crop == "resized"
+    )
+    assert isinstance(pictures, BetonPictures)
+    info = DatasetInfo(
+        spec=str(path),
+        num_samples=len(pictures.labels),
+        image_shape=(pictures.channels, settings.size, settings.size),
+        num_classes=len(pictures.class_names),
+        class_names=pictures.class_names,
+        exact=False,
+    )
+    return pictures, info
 
 
 def _opened(
@@ -186,3 +203,21 @@ def _memory(
     order: Order,
 ) -> TrainLoader:
     return MemoryTrainLoader(pictures, info, order, _ALONE, augmentation, workers)
+
+
+def _mixed(
+    real: Callable[[Order], TrainLoader],
+    generated: Callable[[Order], TrainLoader],
+    info: DatasetInfo,
+    order: Order,
+) -> TrainLoader:
+    """Half of each batch from one file, half from the other, of which `info` speaks."""
+    half = replace(order, batch_size=order.batch_size // 2)
+    facts = GeneratedInfo(info.spec, info.num_samples, (1, 1), sha256="")
+    second = replace(half, size=info.num_samples)
+    if second.steps_per_epoch == 0:
+        raise ValueError(
+            f"--batch-size {order.batch_size} has {second.batch_size} generated images, and "
+            f"{info.spec} has {info.num_samples}"
+        )
+    return MixedLoader(real(half), generated(second), facts)

@@ -39,6 +39,7 @@ def record(settings: Settings, contenders: Sequence[Contender]) -> dict[str, Any
     return {
         "settings": {
             "betons": [str(path) for path in settings.betons],
+            "generated": None if settings.generated is None else str(settings.generated),
             "folder": None if settings.folder is None else str(settings.folder),
             "workers": list(settings.workers),
             "size": settings.size,

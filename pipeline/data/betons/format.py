@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ class BetonFile:
         # The table is written at the end of the file and its place last of all.
         if header["table"] == 0 or size < int(header["table"]) + TABLE_ENTRY.itemsize * count:
             raise self._incomplete()
+        self._table = int(header["table"])
         self._read_fields(count)
         self.class_names = self._names_of_classes()
 
@@ -147,6 +149,18 @@ class BetonFile:
         shape = (int(self.heights[index]), int(self.widths[index]), self.channels)
         pixels = self._view(int(self._places[index]), np.dtype(np.uint8), math.prod(shape))
         return pixels.reshape(shape)
+
+    def jpeg(self, index: int) -> npt.NDArray[np.uint8]:
+        """The bytes [n] uint8 of a picture that is stored as JPEG, a read-only view of the file."""
+        return self._view(int(self._places[index]), np.dtype(np.uint8), int(self._lengths[index]))
+
+    @cached_property
+    def _lengths(self) -> npt.NDArray[np.int64]:
+        """[N], bytes of the stored pictures."""
+        table = self._view(self._table, TABLE_ENTRY, len(self))
+        lengths = np.zeros(len(self), np.int64)
+        lengths[table["sample"].astype(np.int64)] = table["length"]
+        return lengths
 
     def _view(self, start: int, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
         stop = start + dtype.itemsize * count

@@ -30,6 +30,8 @@ from pipeline.data.betons.storage import Storage, storage_of
 from pipeline.data.betons.writer import BetonWriter, Layout, Sample
 from pipeline.data.sources import Source, Split, open_source
 from pipeline.data.sources.base import UnreadablePicture
+from pipeline.data.sources.beton import BetonSource
+from pipeline.data.sources.enlarged import Enlarged
 from pipeline.data.workers import worker_count
 from pipeline.progress import say
 
@@ -64,6 +66,7 @@ def write_beton(
     workers: int = 0,
     on_error: OnError = "stop",
     force: bool = False,
+    resize: bool = False,
 ) -> dict[str, Any]:
     """Write one split of a source.
 
@@ -75,6 +78,7 @@ def write_beton(
         workers: threads that read and compress; 0 takes the cores there are.
         on_error: what to do about a picture that cannot be read: stop, or skip and list it.
         force: replace an existing file.
+        resize: images of one small size are treated as photographs too.
 
     Returns:
         The data card.
@@ -83,7 +87,11 @@ def write_beton(
         ValueError: anything that the user can mend, naming it. Finished shards are kept.
     """
     check_out(out, force)
-    return write_source(open_source(spec, split), spec, split, storage, out, workers, on_error)
+    source = open_source(spec, split)
+    facts = {"written_from": source.cards} if isinstance(source, BetonSource) else None
+    if resize:
+        source = Enlarged(source)
+    return write_source(source, spec, split, storage, out, workers, on_error, facts)
 
 
 def check_out(out: Path, force: bool) -> None:

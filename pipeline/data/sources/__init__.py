@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.data.sources.base import Source, Split, UnreadablePicture
+from pipeline.data.sources.beton import BetonSource
 from pipeline.data.sources.cifar import open_cifar
 from pipeline.data.sources.digits import Digits
 from pipeline.data.sources.folder import open_folder
@@ -43,6 +44,7 @@ FORMS = {
     "mnist": Form(partial(open_mnist, "mnist"), "idx files, gzipped or not"),
     "fashion_mnist": Form(partial(open_mnist, "fashion_mnist"), "the same"),
     "folder": Form(open_folder, "class folders, in train/ and val/ or not: a folder, tar or zip"),
+    "beton": Form(BetonSource, "a .beton file of pixels or a folder of them, to be written again"),
     "npz": Form(NpzArchive, "x_train/y_train/..., train_bytes/train_offsets/..., or image/label"),
 }
 """All but `digits`, which needs no path."""

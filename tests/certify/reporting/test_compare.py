@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.certify import certify
+from pipeline.certify import certify, read_certificate
 from pipeline.certify.reporting.compare import (
     all_epsilons,
     different_data,
     pairs,
-    read_all,
     text_comparison,
     write_comparison,
 )
+from pipeline.certify.reporting.compared import read_all
 from pipeline.types import Epsilon
 from tests.certify.small import ArrayLoader, labelled_images, small_network
 
@@ -38,10 +38,13 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_numbers_are_those_of_the_certificates(three: list[Path]) -> None:
-    for one in read_all(three):
-        assert one.verdicts.clean_accuracy == one.certificate.clean_accuracy
-        for text, share in one.certificate.vra.items():
-            assert one.verdicts.vra(Epsilon.parse(text)) == share
+    folders = [three[0] / "certificate", three[1], three[2] / "certificate"]
+    for one, folder in zip(read_all(three), folders, strict=True):
+        certificate = read_certificate(folder)
+        assert one.clean_accuracy == certificate.clean_accuracy and one.claim == "proved"
+        for text, share in certificate.vra.items():
+            assert one.certified(Epsilon.parse(text)) == share
+        assert 0 < one.seconds < 10
 
 
 def test_labels_are_what_tells_the_paths_apart(three: list[Path], tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ def test_epsilons_of_all_ascending_and_equal_ones_once(three: list[Path]) -> Non
 def test_pairs_are_counted_image_by_image(three: list[Path]) -> None:
     compared = read_all(three)
     (pair,) = pairs(compared, [Epsilon.parse("2/255")])  # the third is of other images
-    one, other = (each.verdicts.radius > 2 / 255 for each in compared[:2])
+    one, other = (each.radius > 2 / 255 for each in compared[:2])
     assert pair.only_first == (one & ~other).sum() > 0
     assert pair.only_second == (other & ~one).sum()
     n, k = pair.only_first + pair.only_second, min(pair.only_first, pair.only_second)
@@ -67,11 +70,11 @@ def test_pairs_are_counted_image_by_image(three: list[Path]) -> None:
 
 def test_pairs_behind_other_images_are_shares_of_their_own(three: list[Path]) -> None:
     other, first, second = read_all([three[2], *three[:2]])
-    assert len(other.verdicts) != len(first.verdicts)
+    assert len(other.index) != len(first.index)
     epsilon = Epsilon.parse("2/255")
     (pair,) = pairs([other, first, second], [epsilon])
     assert pair.images == 200
-    expected = second.verdicts.vra(epsilon) - first.verdicts.vra(epsilon)
+    expected = second.certified(epsilon) - first.certified(epsilon)
     assert pair.difference == pytest.approx(expected, abs=1e-12) and expected != 0
     assert f"({100 * expected:+.2f} points" in text_comparison([other, first, second], [epsilon])
 
@@ -90,7 +93,7 @@ def test_different_images_are_named_in_every_output(three: list[Path], tmp_path:
 def test_long_epsilons_stand_apart(three: list[Path]) -> None:
     long = Epsilon.parse("0.00784313725490196078")
     first, *_ = text_comparison(read_all(three[:2]), [Epsilon.parse("1.0"), long]).splitlines()
-    assert first.split() == ["images", "clean", "1.0", long.text, "Lipschitz"]
+    assert first.split() == ["images", "clean", "1.0", long.text, "Lipschitz", "s/image", "claim"]
 
 
 def test_a_certificate_and_itself_differ_in_nothing(three: list[Path]) -> None:
@@ -111,11 +114,11 @@ def test_the_command_writes_everything(three: list[Path], tmp_path: Path) -> Non
     assert text_comparison(compared, all_epsilons(compared)) in done.stdout
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
     assert [row["certificate"] for row in rows] == [one.label for one in compared]
-    assert float(rows[0]["vra_2/255"]) == compared[0].certificate.vra["2/255"]
+    assert float(rows[0]["vra_2/255"]) == compared[0].certified(Epsilon.parse("2/255"))
     points = list(csv.DictReader((tmp_path / "out" / "curves.csv").open()))
     mine = [point for point in points if point["certificate"] == compared[1].label]
     for point in mine[:: len(mine) // 7]:
-        share = np.mean(compared[1].verdicts.radius > float(point["radius"]))
+        share = np.mean(compared[1].radius > float(point["radius"]))
         assert float(point["share_beyond"]) == share
     assert Image.open(tmp_path / "out" / "curves.png").size[0] > 1000
     assert (tmp_path / "out" / "comparison.tex").read_text().count(r"\\") == 4

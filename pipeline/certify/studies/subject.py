@@ -1,0 +1,125 @@
+"""What a study looks at: a network from a certificate or a run, and images of its data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline import config as configs
+from pipeline.certify.certificate import load_network, read_certificate
+from pipeline.certify.stages import stages_of
+from pipeline.checkpoint import load_chosen
+from pipeline.config import DataConfig
+from pipeline.data.loader import open_block_loader
+from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz.plain import PlainNetwork
+from pipeline.models import build_model
+from pipeline.progress import say
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and its validation set, or the first images of it."""
+
+    name: str
+    network: ExportedNetwork
+    images: Tensor
+    """[n, C, H, W] uint8."""
+    labels: Tensor
+    """[n] int64."""
+    whole: int
+    """Images in the whole set."""
+
+    @property
+    def center(self) -> Tensor:
+        """[n, D] float64, fl(v/255)."""
+        return self.images.double().flatten(1) / 255
+
+    def sentence(self) -> str:
+        """What was looked at."""
+        share = "all" if len(self.images) == self.whole else "the first"
+        return f"{self.name}: {share} {len(self.images)} of {self.whole} images"
+
+
+def open_subject(directory: Path, data: str | None = None, count: int | None = None) -> Subject:
+    """The network of a certificate directory or of a run's newest checkpoint.
+
+    Args:
+        directory: either.
+        data: dataset spec; by default the certificate's or the run's `data.val`.
+        count: the first so many images; all by default.
+
+    Raises:
+        ValueError: there is neither, or the data set does not fit the network.
+    """
+    if (directory / "certificate.json").exists():
+        certificate = read_certificate(directory)
+        network = load_network(directory)
+        spec = data or certificate.dataset["spec"]
+        reading = DataConfig(classes=certificate.dataset.get("classes"))
+    elif (directory / "config.yaml").exists():
+        config = configs.load(directory / "config.yaml")
+        network = _trained(config, directory)
+        if data is None and config.data.val is None:
+            raise ValueError(f"{directory} names no validation set: give --data SPEC")
+        spec, reading = str(data or config.data.val), config.data
+    else:
+        raise ValueError(f"{directory} is neither a certificate directory nor a run")
+    loader = open_block_loader(spec, "val", network.input_shape[1], reading)
+    try:
+        if tuple(loader.info.image_shape) != tuple(network.input_shape):
+            raise ValueError(
+                f"{spec} has images of {list(loader.info.image_shape)}, and the network takes "
+                f"{list(network.input_shape)}"
+            )
+        wanted = min(count or loader.info.num_samples, loader.info.num_samples)
+        images, labels, seen = [], [], 0
+        for block in loader.blocks(range(loader.num_blocks)):
+            images.append(block.images)
+            labels.append(block.labels)
+            seen += len(block.labels)
+            if seen >= wanted:
+                break
+        whole = loader.info.num_samples
+        pixels, classes = torch.cat(images)[:wanted], torch.cat(labels)[:wanted]
+        return Subject(directory.name, network, pixels, classes, whole)
+    finally:
+        loader.close()
+
+
+def _trained(config: configs.RunConfig, directory: Path) -> ExportedNetwork:
+    """The newest checkpoint's network."""
+    chosen = load_chosen(directory / "checkpoints", "newest", say)
+    section = config.model
+    model = build_model(
+        section.name,
+        section.num_classes,
+        section.image_size,
+        in_channels=section.in_channels,
+        **section.options,
+    )
+    model.load_state_dict(chosen.tensors.part("model"))
+    say(f"{directory} as it was after step {chosen.step}")
+    return model.export()
+
+
+def plain_network(network: ExportedNetwork, dtype: torch.dtype = torch.float64) -> PlainNetwork:
+    """A fully connected network as arrays.
+
+    Raises:
+        ValueError: a convolution, or as `stages_of`.
+    """
+    stages = stages_of(network)
+    if any(each.weight.ndim != 2 for each in stages.maps):
+        raise ValueError("this table is of fully connected networks: take a model mlp")
+    layers = [network.layers[number] for number in stages.numbers]
+    return PlainNetwork(
+        [torch.from_numpy(each.weight) for each in stages.maps],
+        [torch.from_numpy(layer.tensors()[f"{layer.name}.bias"]).double() for layer in layers],
+        [network.layers[number + 1].attributes()["function"] for number in stages.numbers],
+        torch.from_numpy(stages.rows),
+        torch.from_numpy(network.head.bias).double(),
+    ).to(dtype)
