@@ -108,7 +108,6 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
         judge = _judge(config, exact.info)
         callbacks: list[Callback] = [
             *samples,
-            objective,
             average,
             SampleMonitor(
                 average.model, diffusion.timesteps, diffusion.monitor, judge, exact, engine.device
