@@ -22,15 +22,14 @@ from pipeline.diffusion.network import Denoised
 from pipeline.diffusion.noise_schedule import NoiseSchedule
 from pipeline.distributed import current_world
 from pipeline.objectives.base import Losses
-from pipeline.training.callbacks import Callback, StepRecord
 from pipeline.types import Batch
 
 DROPOUT = 105
 """A purpose of `draws.keys`."""
 
 
-class HybridLoss(Callback):
-    """An `Objective` of a `Denoiser`; also a callback, since its draws depend on the step.
+class HybridLoss:
+    """An `Objective` of a `Denoiser`, and `Stepwise`.
 
     Args:
         schedule: on the device of the batches.
@@ -56,13 +55,9 @@ class HybridLoss(Callback):
         self._step = 0
         self._micro_batch = 0
 
-    def on_start(self, step: int) -> None:
-        """The next draws are those of `step`."""
+    def begin_step(self, step: int) -> None:
+        """See `Stepwise`."""
         self._step, self._micro_batch = step, 0
-
-    def on_step_end(self, record: StepRecord) -> None:
-        """And now those of the next step."""
-        self._step, self._micro_batch = record.step, 0
 
     def __call__(self, model: Callable[..., Any], batch: Batch, epsilon: float) -> Losses:
         """See `Objective`; `epsilon` means nothing here.

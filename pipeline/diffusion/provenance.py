@@ -18,12 +18,13 @@ from torch import Tensor
 from pipeline.config import RunConfig
 from pipeline.data.base import BlockLoader
 from pipeline.data.loader import open_block_loader
+from pipeline.data.order import share
 from pipeline.diffusion.neighbours import Nearest, digest, nearest_training_images
 from pipeline.diffusion.pairs import PAIRS, write_pairs
 from pipeline.diffusion.source import DrawnSource
 from pipeline.diffusion.train import open_training_images
 from pipeline.diffusion.training_data import TrainingData
-from pipeline.distributed import World, together
+from pipeline.distributed import World, gather_objects, together
 
 
 def similarity(
@@ -68,11 +69,11 @@ def similarity(
         "held_out_images_l2": None if held_out is None else _spread(held_out),
         "pairs": picture.name,
     }
-    if world.is_main:
-        facts["copies_of_training_images"] = sum(
-            digest(torch.from_numpy(np.array(source.image(index))).permute(2, 0, 1)) in digests
-            for index in range(len(source))
-        )
+    copies = 0
+    with together():
+        for index in range(*share(len(source), world.rank, world.size)):
+            copies += digest(_picture(source, index)) in digests
+    facts["copies_of_training_images"] = sum(gather_objects(copies))
     return facts
 
 
@@ -110,8 +111,12 @@ def _held_out(
 
 def _pictures(source: DrawnSource, chosen: npt.NDArray[Any]) -> Tensor:
     """[n, C, H, W] uint8."""
-    images = np.stack([source.image(int(index)) for index in chosen])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return torch.stack([_picture(source, int(index)) for index in chosen])
+
+
+def _picture(source: DrawnSource, index: int) -> Tensor:
+    """[C, H, W] uint8."""
+    return torch.from_numpy(np.array(source.image(index))).permute(2, 0, 1).contiguous()
 
 
 def _spread(nearest: Nearest) -> dict[str, float]:

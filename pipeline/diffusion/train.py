@@ -80,7 +80,7 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
         with distributed.together(), writing(directory):
             open_rank_log(directory)
             if world.is_main:
-                TrainingData.of(exact).write(directory)
+                TrainingData.note(exact, directory)
 
         device = distributed.local_device(world)
         average = WeightAverage(network, diffusion.ema, device)
@@ -108,7 +108,6 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
         judge = _judge(config, exact.info)
         callbacks: list[Callback] = [
             *samples,
-            objective,
             average,
             SampleMonitor(
                 average.model, diffusion.timesteps, diffusion.monitor, judge, exact, engine.device

@@ -52,8 +52,16 @@ class TrainingData:
             )
         return cls(**json.loads(path.read_text()))
 
-    def write(self, run: Path) -> None:
-        """Into a run directory; whole or not at all."""
+    @classmethod
+    def note(cls, loader: BlockLoader, run: Path) -> None:
+        """Write it into a run directory; whole or not at all.
+
+        Where checkpoints are there, what was written before them stays: reading a large data set
+        takes minutes, and a resume makes sure itself that it has as many images as before.
+        """
+        if (run / FILE).is_file() and any(run.glob("checkpoints/step_*")):
+            return
+        facts = cls.of(loader)
         beside = run / f".{FILE}.tmp"
-        beside.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        beside.write_text(json.dumps(asdict(facts), indent=1, ensure_ascii=False) + "\n")
         beside.replace(run / FILE)

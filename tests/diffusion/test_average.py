@@ -1,8 +1,12 @@
 import torch
 
 from pipeline.diffusion.average import WeightAverage
-from tests.diffusion.test_objective import record
+from pipeline.training.callbacks import StepRecord
 from tests.diffusion.tiny import denoiser
+
+
+def record(step: int) -> StepRecord:
+    return StepRecord(step, 0, 1, 0.0, {}, 0.0, 0.0, None, [], 0.0, False, False)
 
 
 def test_it_is_the_plain_recursion_and_goes_through_a_checkpoint() -> None:

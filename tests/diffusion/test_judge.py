@@ -11,7 +11,7 @@ from pipeline import run
 from pipeline.config import FilterConfig, RunConfig, SamplingConfig
 from pipeline.data.betons.format import read_beton
 from pipeline.diffusion.classifier import Judge
-from pipeline.diffusion.generate import generate
+from pipeline.diffusion.generate import convert, generate
 from tests.diffusion.tiny import settings
 from tests.training.test_resume import settings as classifier_settings
 
@@ -103,3 +103,40 @@ def test_a_filter_keeps_what_the_classifier_recognises(
                for n, i in enumerate(expected))  # fmt: skip
     assert card is not None and card["dropped_by_filter"] == dropped
     assert card["filter"]["confidence"] == least
+
+
+def test_others_samples_are_converted(
+    classifier: Path, generator: RunConfig, tmp_path: Path
+) -> None:
+    images = pictures(30).permute(0, 2, 3, 1).numpy()
+    path, out = tmp_path / "theirs.npz", tmp_path / "theirs.beton"
+    np.savez(path, image=images, label=np.arange(30) % 10)
+    convert(path, generator.directory, out, None, force=False)
+    written = read_beton(out)
+    assert written.labels.tolist() == [i % 10 for i in range(30)]
+    assert all((written.image(i) == images[i]).all() for i in range(30))
+    with pytest.raises(ValueError, match="exists: give --force"):
+        convert(path, generator.directory, out, None, force=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"out": "x.png"}, "must end in .beton or .npz"),
+        ({"out": "x.npz", "steps": 41}, "take 40 or less"),
+        ({"out": "x.npz", "checkpoint": "newst"}, "did you mean 'newest'"),
+        ({"out": "x.npz", "checkpoint": "9"}, "has no checkpoint of step 9"),
+    ],
+)
+def test_what_cannot_be_drawn(
+    generator: RunConfig, changes: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    given = changes | {"out": str(tmp_path / str(changes["out"]))}
+    with pytest.raises(ValueError, match=sentence):
+        generate(generator.directory, SamplingConfig(**given))  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_no_generator_is_refused(classifier: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no generator"):
+        generate(classifier, SamplingConfig(out=str(tmp_path / "x.npz")))

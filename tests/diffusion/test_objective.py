@@ -10,7 +10,6 @@ from pipeline.diffusion.network import Denoised
 from pipeline.diffusion.noise_schedule import NoiseSchedule
 from pipeline.diffusion.objective import HybridLoss, bound_term
 from pipeline.objectives.base import Losses
-from pipeline.training.callbacks import StepRecord
 from pipeline.types import Batch
 
 T = 50
@@ -108,24 +107,20 @@ def ask(loss: HybridLoss, ids: Tensor) -> tuple[Spy, Losses]:
     return spy, loss(spy, Batch(images, ids % 3, ids, hidden), 0.0)
 
 
-def record(step: int) -> StepRecord:
-    return StepRecord(step, 0, 1, 0.0, {}, 0.0, 0.0, None, [], 0.0, False, False)
-
-
 def test_draws_belong_to_seed_step_and_sample(schedule: NoiseSchedule) -> None:
     loss = HybridLoss(schedule, 3, 5, 0.5, 0.001)
     ids = torch.arange(40)
-    loss.on_start(7)
+    loss.begin_step(7)
     whole, losses = ask(loss, ids)
     part, part_losses = ask(loss, ids[10:20])
     for name in ("noisy", "t", "labels"):
         assert torch.equal(getattr(whole, name)[10:20], getattr(part, name))
     torch.testing.assert_close(losses.per_sample[10:20], part_losses.per_sample)
-    loss.on_step_end(record(8))
+    loss.begin_step(8)
     later, _ = ask(loss, ids)
     assert (later.t != whole.t).any()
     again = HybridLoss(schedule, 3, 5, 0.5, 0.001)
-    again.on_start(8)
+    again.begin_step(8)
     assert torch.equal(ask(again, ids)[0].noisy, later.noisy)
     assert losses.prediction is None and set(losses.metrics) == {"mse", "vlb"}
 

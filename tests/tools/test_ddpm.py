@@ -124,23 +124,9 @@ def test_two_processes_one_killed_draw_what_one_draws(generator: Path, tmp_path:
         assert arrays["label"].tolist() == [i % 10 for i in range(50)]
         assert all((arrays["image"][i] == one.image(i)).all() for i in range(50))
 
-    back = tmp_path / "back.beton"
-    finish(start("tools/ddpm_sample.py", "--run", generator, "--convert", more, "--out", back))
-    assert all((read_beton(back).image(i) == one.image(i)).all() for i in range(50))
 
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["--out", "x.png"], "must end in .beton or .npz"),
-        (["--out", "x.npz", "--steps", "41"], "take 40 or less"),
-        (["--out", "x.npz", "--steps", "0"], "--steps 0: input should be greater than 0"),
-        (["--out", "x.npz", "--checkpoint", "newst"], "did you mean 'newest'?"),
-    ],
-)
-def test_what_cannot_be_is_one_sentence(
-    generator: Path, words: list[str], sentence: str, tmp_path: Path
-) -> None:
-    words[1] = str(tmp_path / words[1])
-    said = finish(start("tools/ddpm_sample.py", "--run", generator, *words), status=1)
-    assert sentence in said and "Traceback" not in said
+def test_a_mistake_is_one_sentence(generator: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.npz"
+    words = ["tools/ddpm_sample.py", "--run", generator, "--out", out, "--steps", "0"]
+    said = finish(start(*words), status=1)
+    assert "--steps 0: input should be greater than 0" in said and "Traceback" not in said
