@@ -128,7 +128,9 @@ def test_delta_covers_every_kind_of_layer(function: str) -> None:
         ratios.append(worst_ratio(certifier, network, images))
         order = ORDERS[(ACTIVATIONS.index(function) + seed) % len(ORDERS)]
         worst_ratio(reordered_certifier(network, order), network, images)
-    assert 1e-6 < max(ratios) < 1
+    # Not an empty bound; an activation that is not rational is charged with 256 units.
+    least = 1e-6 if function in ("relu", "leaky_relu") else 1e-8
+    assert least < max(ratios) < 1
 
 
 def test_delta_covers_the_rounding_of_the_pixels() -> None:

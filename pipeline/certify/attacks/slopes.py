@@ -1,7 +1,8 @@
 """Lower bounds of Lipschitz constants: two points whose images are as far apart as can be found.
 
 A certified constant below such a quotient is refuted. Notable: the quotients are float64, of points
-that are not close, so their own rounding is far below the slack of any certified bound.
+that are not close, less `ROUNDING`, which is more than their own: a layer can be exactly as steep as
+its constant.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.certify.attacks.ball import norms, unit
+from pipeline.certify.attacks.ball import TINY, norms, unit
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.network import ExportedNetwork
 
+ROUNDING = 1e-9
+"""Relative; 1e-13 for maps of a thousand terms, and as much again for distances of 1e-3."""
 DISTANCE = 1.0
 """Between the two points of a layer's search."""
 
@@ -42,10 +45,11 @@ def steepest(
         apart = norms(function(first + move) - anchor)
         largest = max(largest, float((apart / length).detach().max()))
         (slope,) = torch.autograd.grad(apart.sum(), move)
-        move = torch.where(norms(slope) > 0, unit(slope), unit(move.detach())) * length
+        # A slope that is nearly zero has no direction; where it led the points would be too close.
+        move = torch.where(norms(slope) > TINY, unit(slope), unit(move.detach())) * length
     with torch.no_grad():
         apart = norms(function(first + move) - anchor)
-    return max(largest, float((apart / norms(move)).max()))
+    return max(largest, float((apart / norms(move)).max())) * (1 - ROUNDING)
 
 
 def layer_slope(layer: ExportedLayer, steps: int, starts: int, seed: int) -> float:
