@@ -87,10 +87,14 @@ def test_bound_is_equation_16_or_better(function: str) -> None:
     slopes = [SLOPES[function]] * len(stages)
     rows = draw(np.random.default_rng(7), CLASSES, 6)
     bound = residual_liplt_bound(stages, slopes, rows)
+    plainly = residual_liplt_bound(stages, slopes, rows, refine=False)
     refined = False
     for j, i in [(0, 1), (3, 2)]:
         constants, margin = equation_16(stages, slopes, (rows[j] - rows[i])[None])
-        assert bound.margins[j, i] <= margin * (1 + 1e-5)
+        assert margin <= plainly.margins[j, i] <= margin * (1 + 1e-5)
+        for ours, plain in zip(plainly.constants, constants, strict=True):
+            assert plain * (1 - 1e-12) <= ours <= plain * (1 + 1e-5)
+        assert bound.margins[j, i] <= plainly.margins[j, i]
         for ours, plain in zip(bound.constants, constants, strict=True):
             assert ours <= plain * (1 + 1e-5)
             refined |= ours < plain * (1 - 1e-3)
@@ -119,11 +123,12 @@ def test_a_sequential_network_has_the_constants_of_liplt() -> None:
     ]
     rows = draw(random, CLASSES, 5)
     slopes = [SLOPES["relu"]] * 3
-    ours = residual_liplt_bound([ResidualStage(w, None, False) for w in maps], slopes, rows)
+    stages = [ResidualStage(w, None, False) for w in maps]
+    ours = residual_liplt_bound(stages, slopes, rows, refine=False)
     plain = liplt_bound(maps, slopes, rows)
     assert (ours.margins <= plain.margins * (1 + 1e-5)).all()
-    assert (ours.margins >= plain.margins * 0.5).all()
-    assert ours.constants[0] == pytest.approx(plain.constants[0], rel=1e-5)
+    assert (ours.margins >= plain.margins * (1 - 1e-5)).all()
+    assert ours.constants == pytest.approx(plain.constants, rel=1e-5)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
