@@ -74,6 +74,11 @@ def test_what_a_generator_learnt_is_known_of_images_written_again(folder: Path) 
     data = DataConfig(val=str(val), generated=GeneratedConfig(path=str(out)))
     with pytest.raises(ValueError, match=r"generator was trained on the set of data\.val"):
         open_generated(data, 28)
+    copied = folder.parent / "copied.beton"
+    write_beton(f"beton:{val}", "train", storage, copied, workers=1, resize=True)
+    data = DataConfig(val=str(val), generated=GeneratedConfig(path=str(copied)))
+    with pytest.raises(ValueError, match=r"copied\.beton is the set of data\.val"):
+        open_generated(data, 28)
 
 
 def test_what_cannot_be_written_again(folder: Path, tmp_path: Path) -> None:
