@@ -19,6 +19,7 @@ from pipeline.data.content import ContentHash
 
 KEY = "data.generated.path"
 Mark = tuple[str, str]
+SOURCE = "source_sha256"
 
 
 def refuse_real_data(files: Sequence[str], paths: Sequence[str], data: DataConfig) -> None:
@@ -39,7 +40,7 @@ def refuse_real_data(files: Sequence[str], paths: Sequence[str], data: DataConfi
         if path.endswith(".beton"):
             marks.add(("content", beton_sha256(Path(path))))
         for key, (spec, theirs) in known.items():
-            if marks & theirs:
+            if _same(marks, theirs):
                 raise ValueError(
                     f"{KEY} {file} is the set of {key} {spec}, not generated images: name those, "
                     "or leave data.generated out"
@@ -76,9 +77,18 @@ def _marks(spec: str, split: str) -> set[Mark]:
         for name in ("dataset_sha256", "file_sha256"):
             if isinstance(card.get(name), str):
                 marks.add(("content", card[name]))
+        if isinstance(card.get("source_sha256"), str):
+            marks.add((SOURCE, card["source_sha256"]))
         if "source" in card:
             marks.add(("origin", f"{card['source']} {card.get('split')}"))
     return marks
+
+
+def _same(one: set[Mark], other: set[Mark]) -> bool:
+    """Whether two sets have a mark in common; a source's name counts where its hash is unknown."""
+    common = {kind for kind, _ in one & other}
+    hashed = all(any(kind == SOURCE for kind, _ in marks) for marks in (one, other))
+    return bool(common - {"origin"} if hashed else common)
 
 
 def _learnt(card: dict[str, Any]) -> set[Mark]:
