@@ -4,8 +4,8 @@ Notable:
 - Labels mean nothing without names: a set whose classes, or their order, are not those of the real
   images is refused. Where one of the two has no names (an .npz, a .beton without data card) only
   the number of classes can be compared, and a line says so.
-- A generated set that is the training or the validation set itself is refused, by place, content
-  and origin. Training on one's validation images would be the worst mistake of all, and silent.
+- A generated set that is the training or the validation set itself is refused (`leaks.py`):
+  training on one's validation images would be the worst mistake of all, and silent.
 - The sha256 of a set is its content hash where pixels are exact, else the file's. The data card is
   believed if it is of a file of this length; without one all pixels are read.
 """
@@ -17,20 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import DataConfig, GeneratedConfig
-from pipeline.data.betons.card import file_sha256
-from pipeline.data.betons.files import read_card
-from pipeline.data.betons.format import read_beton
 from pipeline.data.classes import ClassSubset, select_classes
-from pipeline.data.content import ContentHash
 from pipeline.data.joined import JoinedPictures, listed_files
+from pipeline.data.leaks import KEY, beton_sha256, refuse_real_data
 from pipeline.data.pictures import BetonPictures, Pictures, SourcePictures, open_pictures
 from pipeline.data.staging import staged
 from pipeline.progress import say
-
-KEY = "data.generated.path"
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class GeneratedSet:
         """See the notes above; of several files, of their hashes in order."""
         if isinstance(self.pictures, SourcePictures):
             return self.pictures.identity
-        each = [_sha256(Path(path)) for path in self.paths]
+        each = [beton_sha256(Path(path)) for path in self.paths]
         return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
 
 
@@ -67,7 +61,6 @@ def open_generated(data: DataConfig, image_size: int, stage: bool = True) -> Gen
     wanted = _wanted(data)
     files = listed_files(wanted.path)
     spec = wanted.path if isinstance(wanted.path, str) else ", ".join(wanted.path)
-    _refuse_real_data(files, data)
     paths = tuple(staged(file, data.stage) if stage else file for file in files)
     any_size = data.generated_augmentation.resized_crop is not None
     try:
@@ -79,6 +72,7 @@ def open_generated(data: DataConfig, image_size: int, stage: bool = True) -> Gen
             found = GeneratedSet(spec, paths, parts[0])
     except ValueError as error:
         raise ValueError(f"{KEY}: {error}") from None
+    refuse_real_data(files, paths, data)
     if wanted.sha256 is not None and found.sha256 != wanted.sha256:
         raise ValueError(
             f"{KEY} {spec} has the sha256 {found.sha256}, and data.generated.sha256 is "
@@ -156,60 +150,3 @@ def _difference(generated: Sequence[str], real: Sequence[str], spec: str) -> str
     return (
         f"calls class {label} {generated[label]!r}, and data.train {spec} calls it {real[label]!r}"
     )
-
-
-def _refuse_real_data(files: Sequence[str], data: DataConfig) -> None:
-    """Raise if a file is, or was written from, the training or the validation set."""
-    held_out = set() if data.val is None else _marks(data.val, "val")
-    for file in files:
-        if _learnt(read_card(Path(file))) & held_out:
-            raise ValueError(
-                f"{KEY} {file}: its data card says that the generator was trained on the set of "
-                f"data.val {data.val}, which training must not see: generate from data.train"
-            )
-        marks = _marks(file, "train")
-        for key, spec, split in (
-            ("data.train", data.train, "train"),
-            ("data.val", data.val, "val"),
-        ):
-            if spec is not None and marks & _marks(spec, split):
-                raise ValueError(
-                    f"{KEY} {file} is the set of {key} {spec}, not generated images: name those, "
-                    "or leave data.generated out"
-                )
-
-
-def _marks(spec: str, split: str) -> set[tuple[str, str]]:
-    """What tells a data set from others, without reading it: where it lies, what its card says."""
-    marks = {("place", str(Path(spec.partition(":")[2] or spec).resolve()))}
-    if not spec.endswith(".beton"):
-        return marks | {("origin", f"{spec} {split}")}
-    card = read_card(Path(spec))
-    for name in ("dataset_sha256", "file_sha256"):
-        if isinstance(card.get(name), str):
-            marks.add((name, card[name]))
-    if "source" in card:
-        marks.add(("origin", f"{card['source']} {card.get('split')}"))
-    return marks
-
-
-def _learnt(card: dict[str, Any]) -> set[tuple[str, str]]:
-    """The content of what the generators of a file were trained on, also of one written again."""
-    cards = [card, *card.get("written_from", [])]
-    known = [(each.get("training_data") or {}).get("dataset_sha256") for each in cards]
-    return {("dataset_sha256", sha256) for sha256 in known if sha256}
-
-
-def _sha256(beton: Path) -> str:
-    """The content hash of a file, or the file's where it holds JPEGs."""
-    card = read_card(beton)
-    known = card.get("dataset_sha256") or card.get("file_sha256")
-    if isinstance(known, str):
-        return known
-    file = read_beton(beton)
-    if not file.is_exact:
-        return file_sha256(beton)
-    content = ContentHash()
-    for index in range(len(file)):
-        content.update(file.label(index), file.image(index))
-    return content.hexdigest()

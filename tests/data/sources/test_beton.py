@@ -69,10 +69,15 @@ def test_what_a_generator_learnt_is_known_of_images_written_again(folder: Path) 
     seen = json.loads((folder / "part_1.beton.json").read_text())["dataset_sha256"]
     path.write_text(json.dumps({**card, "training_data": {"dataset_sha256": seen}}))
     out = folder.parent / "again.beton"
-    storage = storage_of("raw", size=28)
+    storage = storage_of("exact", size=28)
     write_beton(f"beton:{folder / 'part_0.beton'}", "train", storage, out, workers=1, resize=True)
     data = DataConfig(val=str(val), generated=GeneratedConfig(path=str(out)))
     with pytest.raises(ValueError, match=r"generator was trained on the set of data\.val"):
+        open_generated(data, 28)
+    copied = folder.parent / "copied.beton"
+    write_beton(f"beton:{val}", "train", storage, copied, workers=1, resize=True)
+    data = DataConfig(val=str(val), generated=GeneratedConfig(path=str(copied)))
+    with pytest.raises(ValueError, match=r"copied\.beton is the set of data\.val"):
         open_generated(data, 28)
 
 
