@@ -2,7 +2,7 @@
 
 On one process; on all GPUs of a machine; on SLURM (every key of the section `sampling`):
     python tools/ddpm_sample.py --run runs/ddpm_digits --count 2000 --out generated.beton
-    torchrun --nproc-per-node 8 tools/ddpm_sample.py --run RUN --count 1000000 --out generated.beton
+    torchrun --nproc-per-node 8 -- tools/ddpm_sample.py --run RUN --count 1000000 --out generated.beton
     python launch/slurm.py --config configs/ddpm_cifar10.yaml --task ddpm_sample --sampling.out generated.beton
 Guided, and only what a classifier of ours recognises:
     python tools/ddpm_sample.py --run RUN --count 50000 --out generated.beton --guidance 1.5 \\

@@ -20,7 +20,7 @@ from tests.diffusion.tiny import settings
 from tests.training.test_resume import final
 
 ROOT = Path(__file__).parents[2]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
