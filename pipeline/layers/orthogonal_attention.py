@@ -44,6 +44,8 @@ class OrthogonalAttention(CompositeLayer):
     def projections(self) -> Tensor:
         """W^Q, W^K, W^V and W^O: [4, D, D], orthogonal."""
         wide = torch.promote_types(self.weight.dtype, torch.float32)
+        if self.weight.is_meta:  # a network without its numbers; autocast knows no such device
+            return cayley(self.weight.to(wide))
         with torch.autocast(self.weight.device.type, enabled=False):
             return cayley(self.weight.to(wide))
 
