@@ -189,8 +189,10 @@ def write_comparison(compared: Sequence[Compared], epsilons: Sequence[Epsilon], 
     radii = np.concatenate([one.radius for one in compared])
     # In the plot the cost stands with the name, and what is not proved is dotted.
     drawn = [
-        Curve(f"{label} ({one.claim}, {one.seconds:.2g} s an image)", *curve, one.alpha is None)
-        for one, (label, *curve) in zip(compared, curves, strict=True)
+        Curve(
+            f"{label} ({one.claim}, {one.seconds:.2g} s an image)", steps, shares, one.alpha is None
+        )
+        for one, (label, steps, shares) in zip(compared, curves, strict=True)
     ]
     write_atomically(out / "curves.png", draw_curves(drawn, radii, epsilons, warning))
 
