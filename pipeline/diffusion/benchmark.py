@@ -108,7 +108,7 @@ def measure(
     settings = Settings(**{**vars(settings), "timesteps": config.diffusion.timesteps})
     network, _ = load_network(run, config, "newest", device)
     plain = PlainLoop(load_network(run, config, "newest", device)[0], settings, device)
-    plain._unet = plain._unet.to(memory_format=torch.contiguous_format)
+    plain._unet = plain._unet.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     contenders = [
         Contender("plain diffusers", PLAIN_BATCH, plain),
         Contender("plain diffusers", batch_size, plain),

@@ -1,8 +1,8 @@
 """Lower bounds of Lipschitz constants: two points whose images are as far apart as can be found.
 
 A certified constant below such a quotient is refuted. Notable: the quotients are float64, of points
-that are not close, less `ROUNDING`, which is more than their own: a layer can be exactly as steep as
-its constant.
+that are not close, and less `ROUNDING`, more than their own: a layer can be exactly as steep as its
+constant.
 """
 
 from __future__ import annotations
