@@ -108,6 +108,8 @@ def test_two_processes_one_killed_draw_what_one_draws(generator: Path, tmp_path:
     assert calm.read_bytes() == wild.read_bytes()
     assert not list(tmp_path.glob("*.drawn"))
     cards = [json.loads(Path(f"{path}.json").read_text()) for path in (calm, wild)]
+    for card, path in zip(cards, (calm, wild), strict=True):
+        assert card["similarity"].pop("pairs") == f"{path.name}.pairs.png"
     assert cards[0] == cards[1]
     card = cards[0]
     assert card["images_per_class"] == [14, 14, 14, *[13] * 7]
