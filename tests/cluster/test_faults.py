@@ -88,8 +88,8 @@ def test_four_nodes_then_two_under_another_stage(cluster: Cluster, tmp_path: Pat
 
 
 def test_a_run_longer_than_the_time_limit(cluster: Cluster, tmp_path: Path) -> None:
-    """SLURM's shortest limit is a minute; the signal comes early enough to save."""
-    words = ["--time", "2", "--cluster.signal-seconds", "80"]
+    """SLURM counts in minutes; a minute to start and train, two to save and leave."""
+    words = ["--time", "3", "--cluster.signal-seconds", "120"]
     run = submit(cluster, tmp_path, *words, epochs=100)
     wait_until(lambda: run.history()[-1]["event"] == "requeued", "the limit was near", 240)
     ended = [row for row in run.history() if row["event"] == "ended"]
