@@ -8,17 +8,16 @@ LipLT uses, and smooth ones have bounded second derivatives, which is what CRC u
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.elementary import ERROR_UNITS, activate
 from pipeline.layers.exported import ExportedLayer, Rounding
+from pipeline.layers.records import word
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.power_iteration import NormRequest
 from pipeline.lipschitz.rounding import mul_up, sqrt_upper
@@ -43,7 +42,7 @@ class ExportedActivation(ExportedLayer):
 
     kind: ClassVar[str] = "activation"
 
-    function: str
+    function: str = field(metadata=word())
 
     def __post_init__(self) -> None:
         slopes_of(self.function)
@@ -79,28 +78,6 @@ class ExportedActivation(ExportedLayer):
             abs_norm=self.slopes.most,
             bias_norm=mul_up(entries, 1.0 + self.slopes.at_zero),
         )
-
-    def attributes(self) -> dict[str, Any]:
-        """`function`."""
-        return {"function": self.function}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedActivation:
-        """Read `function`.
-
-        Raises:
-            ValueError: it is missing or unknown.
-        """
-        function = attributes.get("function")
-        if not isinstance(function, str):
-            raise ValueError(f"layer {name!r}: function is {function!r}, expected a name")
-        return cls(name, input_shape, function)
 
 
 class Activation(LipschitzLayer):

@@ -11,9 +11,8 @@ n²/9 times as slow as one of 3×3.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from pipeline.layers.conv2d import convolve
 from pipeline.layers.exported import ExportedLayer, Rounding
-from pipeline.layers.records import read_tensor, require_shape
+from pipeline.layers.records import require_shape, tensor
 from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.circular import circular_norm_bound
@@ -37,9 +36,9 @@ class ExportedCircularConv2d(ExportedLayer):
 
     kind: ClassVar[str] = "circular_conv2d"
 
-    weight: np.ndarray
+    weight: np.ndarray = field(metadata=tensor(ndim=4))
     """[O, I, H, W] float32, tap (s, t) reads pixel (i + s mod H, j + t mod W)."""
-    bias: np.ndarray
+    bias: np.ndarray = field(metadata=tensor(ndim=1))
     """[O] float32."""
 
     def __post_init__(self) -> None:
@@ -67,28 +66,4 @@ class ExportedCircularConv2d(ExportedLayer):
             fan_in=self.weight[0].size,
             abs_norm=conv_abs_norm_upper(self.weight),
             bias_norm=bias_norm_upper(self.bias, math.prod(self.input_shape[1:])),
-        )
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """`weight` and `bias`."""
-        return {f"{self.name}.weight": self.weight, f"{self.name}.bias": self.bias}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedCircularConv2d:
-        """Read `weight` and `bias`.
-
-        Raises:
-            ValueError: one is missing or of the wrong kind or shape.
-        """
-        return cls(
-            name,
-            input_shape,
-            weight=read_tensor(tensors, f"{name}.weight", ndim=4),
-            bias=read_tensor(tensors, f"{name}.bias", ndim=1),
         )

@@ -7,9 +7,8 @@ Images are unfolded a few at a time, to keep the columns in tens of megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, Rounding
-from pipeline.layers.records import read_int, read_tensor, require_shape, to_float32
+from pipeline.layers.records import require_shape, tensor, to_float32, whole
 from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
@@ -69,12 +68,12 @@ class ExportedConv2d(ExportedLayer):
 
     kind: ClassVar[str] = "conv2d"
 
-    weight: np.ndarray
+    weight: np.ndarray = field(metadata=tensor(ndim=4))
     """[O, I, kh, kw] float32."""
-    bias: np.ndarray
+    bias: np.ndarray = field(metadata=tensor(ndim=1))
     """[O] float32."""
-    stride: int
-    padding: int
+    stride: int = field(metadata=whole(least=1))
+    padding: int = field(metadata=whole(least=0))
 
     def __post_init__(self) -> None:
         inputs, size = self.weight.shape[1], self.input_shape[1:3]
@@ -115,36 +114,6 @@ class ExportedConv2d(ExportedLayer):
             fan_in=self.weight[0].size,
             abs_norm=conv_abs_norm_upper(self.weight, self.stride, self.padding),
             bias_norm=bias_norm_upper(self.bias, positions),
-        )
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """`weight` and `bias`."""
-        return {f"{self.name}.weight": self.weight, f"{self.name}.bias": self.bias}
-
-    def attributes(self) -> dict[str, Any]:
-        """`stride` and `padding`."""
-        return {"stride": self.stride, "padding": self.padding}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedConv2d:
-        """Read tensors and attributes.
-
-        Raises:
-            ValueError: one is missing or of the wrong kind or shape.
-        """
-        return cls(
-            name,
-            input_shape,
-            weight=read_tensor(tensors, f"{name}.weight", ndim=4),
-            bias=read_tensor(tensors, f"{name}.bias", ndim=1),
-            stride=read_int(name, attributes, "stride", least=1),
-            padding=read_int(name, attributes, "padding", least=0),
         )
 
 

@@ -15,9 +15,8 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from pipeline.layers.conv2d import convolve
 from pipeline.layers.exported import ExportedLayer, Rounding
-from pipeline.layers.records import read_tensor, require_shape
+from pipeline.layers.records import require_shape, tensor
 from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper, dense_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
@@ -50,11 +49,11 @@ class ExportedConvexPotential(ExportedLayer):
     kind: ClassVar[str] = "convex_potential"
     presumed_lipschitz: ClassVar[float | None] = 1.0
 
-    weight: np.ndarray
+    weight: np.ndarray = field(metadata=tensor())
     """W: [hidden, D] or [hidden, C, k, k] with odd k, float32."""
-    bias: np.ndarray
+    bias: np.ndarray = field(metadata=tensor(ndim=1))
     """B: [hidden] float32."""
-    step: np.ndarray
+    step: np.ndarray = field(metadata=tensor(ndim=1))
     """H: [1] float32, at least 0."""
     known: NormBound | None = field(default=None, compare=False, repr=False)
     """Bound of ‖W‖, where the export has proved it already."""
@@ -134,35 +133,6 @@ class ExportedConvexPotential(ExportedLayer):
             bias_norm=mul_up(back, shift),
             inner_norm=mul_up(outer, absolute),  # before the step makes it small
             inner_bias=mul_up(outer, shift),
-        )
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """`weight`, `bias` and `step`."""
-        return {
-            f"{self.name}.weight": self.weight,
-            f"{self.name}.bias": self.bias,
-            f"{self.name}.step": self.step,
-        }
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedConvexPotential:
-        """Read `weight`, `bias` and `step`.
-
-        Raises:
-            ValueError: a tensor is missing or of the wrong kind or shape.
-        """
-        return cls(
-            name,
-            input_shape,
-            weight=read_tensor(tensors, f"{name}.weight", ndim=2 if len(input_shape) == 1 else 4),
-            bias=read_tensor(tensors, f"{name}.bias", ndim=1),
-            step=read_tensor(tensors, f"{name}.step", ndim=1),
         )
 
 

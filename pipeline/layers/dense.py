@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, Rounding
-from pipeline.layers.records import read_tensor, require_shape, to_float32
+from pipeline.layers.records import require_shape, tensor, to_float32
 from pipeline.lipschitz.abs_norms import bias_norm_upper, dense_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.dense import dense_norm_bound
@@ -30,9 +29,9 @@ class ExportedDense(ExportedLayer):
 
     kind: ClassVar[str] = "dense"
 
-    weight: np.ndarray
+    weight: np.ndarray = field(metadata=tensor(ndim=2))
     """[O, I] float32."""
-    bias: np.ndarray
+    bias: np.ndarray = field(metadata=tensor(ndim=1))
     """[O] float32."""
 
     def __post_init__(self) -> None:
@@ -60,26 +59,6 @@ class ExportedDense(ExportedLayer):
             abs_norm=dense_abs_norm_upper(self.weight),
             bias_norm=bias_norm_upper(self.bias, 1),
         )
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """`weight` and `bias`."""
-        return {f"{self.name}.weight": self.weight, f"{self.name}.bias": self.bias}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedDense:
-        """Read `weight` and `bias`.
-
-        Raises:
-            ValueError: a tensor is missing or of the wrong kind or shape.
-        """
-        weight = read_tensor(tensors, f"{name}.weight", ndim=2)
-        return cls(name, input_shape, weight, read_tensor(tensors, f"{name}.bias", ndim=1))
 
 
 class Dense(LipschitzLayer):

@@ -6,7 +6,7 @@ Notable:
   float32, stored and hashed. A training layer makes its exported twin in `export`.
 - An exported layer knows four things: how to compute itself in float64, how steep it is at the
   most (`norm_bound`), how much its arithmetic can be off (`rounding`), and how to be written down
-  (`tensors`, `attributes`). A kind that nobody registered is an error, never "1-Lipschitz".
+  (its fields, see `records`). A kind that nobody registered is an error, never "1-Lipschitz".
 - `pipeline/verify/` reads the same records and shares no code with this.
 """
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor
 
+from pipeline.layers.records import ATTRIBUTE, TENSOR
 from pipeline.lipschitz.bound import NormBound
 
 KINDS: dict[str, type[ExportedLayer]] = {}
@@ -43,7 +44,7 @@ class Rounding:
 
 @dataclass(frozen=True)
 class ExportedLayer(ABC):
-    """One layer. Subclasses are frozen dataclasses that add their arrays and attributes."""
+    """One layer. Subclasses are frozen dataclasses; their fields are what is stored of them."""
 
     kind: ClassVar[str]
     presumed_lipschitz: ClassVar[float | None] = None
@@ -87,22 +88,40 @@ class ExportedLayer(ABC):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The stored arrays by full name, e.g. {"stem.weight": ..., "stem.bias": ...}."""
-        return {}
+        return {
+            f"{self.name}.{each.name}": getattr(self, each.name)
+            for each in fields(self)
+            if TENSOR in each.metadata
+        }
 
     def attributes(self) -> dict[str, Any]:
         """Plain JSON values that, with the tensors, define the layer, e.g. {"stride": 2}."""
-        return {}
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if ATTRIBUTE in each.metadata
+        }
 
     @classmethod
-    @abstractmethod
     def from_record(
         cls,
         name: str,
         input_shape: tuple[int, ...],
         attributes: Mapping[str, Any],
         tensors: Mapping[str, np.ndarray],
-    ) -> ExportedLayer:
-        """Read back what `tensors` and `attributes` wrote."""
+    ) -> Self:
+        """Read back what `tensors` and `attributes` wrote.
+
+        Raises:
+            ValueError: one is missing or of the wrong kind, or they do not fit each other.
+        """
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            if TENSOR in each.metadata:
+                values[each.name] = each.metadata[TENSOR](tensors, f"{name}.{each.name}")
+            elif ATTRIBUTE in each.metadata:
+                values[each.name] = each.metadata[ATTRIBUTE](name, attributes, each.name)
+        return cls(name, input_shape, **values)
 
 
 class ExactLayer(ExportedLayer):
@@ -117,17 +136,6 @@ class ExactLayer(ExportedLayer):
     def rounding(self) -> None:
         """None: nothing is rounded."""
         return
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExactLayer:
-        """Nothing but name and shape is stored."""
-        return cls(name, input_shape)
 
 
 def layer_from_record(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExactLayer, ExportedLayer
-from pipeline.layers.records import read_int
+from pipeline.layers.records import whole
 from pipeline.lipschitz.power_iteration import NormRequest
 
 
@@ -31,7 +29,7 @@ class ExportedGroupSort(ExactLayer):
 
     kind: ClassVar[str] = "group_sort"
 
-    size: int
+    size: int = field(metadata=whole(least=1))
     """g."""
 
     def __post_init__(self) -> None:
@@ -49,25 +47,6 @@ class ExportedGroupSort(ExactLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, ...] -> [B, C, ...], exact."""
         return group_sort(x, self.size)
-
-    def attributes(self) -> dict[str, Any]:
-        """`size`."""
-        return {"size": self.size}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> Self:
-        """Read `size`.
-
-        Raises:
-            ValueError: it is missing or no whole number of at least 1.
-        """
-        return cls(name, input_shape, read_int(name, attributes, "size", least=1))
 
 
 class GroupSort(LipschitzLayer):

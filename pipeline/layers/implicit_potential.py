@@ -16,9 +16,8 @@ competitive. Training takes τ from the estimate of ‖W‖; the exported τ is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -26,7 +25,7 @@ from torch import Tensor
 from pipeline.layers.convex_potential import TINY, ExportedConvexPotential, weight_norm
 from pipeline.layers.cpl import ConvexPotentialConv2d, ConvexPotentialDense
 from pipeline.layers.exported import ExportedLayer, Rounding
-from pipeline.layers.records import read_int, to_float32
+from pipeline.layers.records import to_float32, whole
 from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper, dense_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.rounding import add_up, down, mul_up, silent, up
@@ -41,7 +40,7 @@ class ExportedImplicitPotential(ExportedConvexPotential):
 
     kind: ClassVar[str] = "implicit_potential"
 
-    iterations: int = ITERATIONS
+    iterations: int = field(default=ITERATIONS, metadata=whole(least=1))
     """K."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,29 +81,6 @@ class ExportedImplicitPotential(ExportedConvexPotential):
             bias_norm=offset,
             inner_norm=mul_up(square, total),
             inner_bias=add_up(mul_up(square, offset), mul_up(inside, shift)),
-        )
-
-    def attributes(self) -> dict[str, Any]:
-        """`iterations`."""
-        return {"iterations": self.iterations}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedImplicitPotential:
-        """Read tensors and `iterations`.
-
-        Raises:
-            ValueError: one is missing or of the wrong kind or shape.
-        """
-        plain = ExportedConvexPotential.from_record(name, input_shape, attributes, tensors)
-        count = read_int(name, attributes, "iterations", least=1)
-        return cls(
-            name, input_shape, plain.weight, plain.bias, plain.step, known=None, iterations=count
         )
 
 

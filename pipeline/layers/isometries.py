@@ -5,17 +5,15 @@ Notable: they only place numbers elsewhere. Lipschitz constant 1, nothing rounde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExactLayer, ExportedLayer
-from pipeline.layers.records import read_int
+from pipeline.layers.records import whole
 from pipeline.lipschitz.power_iteration import NormRequest
 
 
@@ -29,7 +27,7 @@ class ExportedPadChannels(ExactLayer):
 
     kind: ClassVar[str] = "pad_channels"
 
-    channels: int
+    channels: int = field(metadata=whole(least=1))
     """That come out."""
 
     def __post_init__(self) -> None:
@@ -47,25 +45,6 @@ class ExportedPadChannels(ExactLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, channels, H, W], exact."""
         return _padded(x, self.channels)
-
-    def attributes(self) -> dict[str, Any]:
-        """`channels`."""
-        return {"channels": self.channels}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> Self:
-        """Read `channels`.
-
-        Raises:
-            ValueError: it is missing or no whole number of at least 1.
-        """
-        return cls(name, input_shape, read_int(name, attributes, "channels", least=1))
 
 
 class PadChannels(LipschitzLayer):
@@ -98,7 +77,7 @@ class ExportedPixelUnshuffle(ExactLayer):
 
     kind: ClassVar[str] = "pixel_unshuffle"
 
-    factor: int
+    factor: int = field(metadata=whole(least=1))
     """s."""
 
     def __post_init__(self) -> None:
@@ -117,25 +96,6 @@ class ExportedPixelUnshuffle(ExactLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C·s², H/s, W/s], exact."""
         return F.pixel_unshuffle(x, self.factor)
-
-    def attributes(self) -> dict[str, Any]:
-        """`factor`."""
-        return {"factor": self.factor}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> Self:
-        """Read `factor`.
-
-        Raises:
-            ValueError: it is missing or no whole number of at least 1.
-        """
-        return cls(name, input_shape, read_int(name, attributes, "factor", least=1))
 
 
 class PixelUnshuffle(LipschitzLayer):
@@ -168,7 +128,7 @@ class ExportedSwapTokens(ExactLayer):
 
     kind: ClassVar[str] = "swap_tokens"
 
-    height: int
+    height: int = field(metadata=whole(least=1))
     """Of the maps that come out."""
 
     def __post_init__(self) -> None:
@@ -187,25 +147,6 @@ class ExportedSwapTokens(ExactLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, H·W, height, C/height], exact."""
         return _swapped(x, self.height)
-
-    def attributes(self) -> dict[str, Any]:
-        """`height`."""
-        return {"height": self.height}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> Self:
-        """Read `height`.
-
-        Raises:
-            ValueError: it is missing or no whole number of at least 1.
-        """
-        return cls(name, input_shape, read_int(name, attributes, "height", least=1))
 
 
 class SwapTokens(LipschitzLayer):

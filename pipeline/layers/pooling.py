@@ -9,17 +9,15 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExactLayer, ExportedLayer, Rounding
-from pipeline.layers.records import read_int
+from pipeline.layers.records import whole
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.power_iteration import NormRequest
 
@@ -32,7 +30,7 @@ class _ExportedPool(ExportedLayer):
         ValueError: the window does not divide the maps.
     """
 
-    size: int
+    size: int = field(metadata=whole(least=1))
     """q, side and stride of the windows."""
 
     def __post_init__(self) -> None:
@@ -47,25 +45,6 @@ class _ExportedPool(ExportedLayer):
         """[C, H/q, W/q]."""
         channels, *sides = self.input_shape
         return channels, *(side // self.size for side in sides)
-
-    def attributes(self) -> dict[str, Any]:
-        """`size`."""
-        return {"size": self.size}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> Self:
-        """Read `size`.
-
-        Raises:
-            ValueError: it is missing or no whole number of at least 1.
-        """
-        return cls(name, input_shape, read_int(name, attributes, "size", least=1))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,16 @@
-"""Writing and reading the tensors and attributes of a layer, with errors that name them."""
+"""Writing and reading the tensors and attributes of a layer, with errors that name them.
+
+Notable: an exported layer declares with its fields what of it is stored, and how it is read:
+
+    weight: np.ndarray = field(metadata=tensor(ndim=4))
+    stride: int = field(metadata=whole(least=1))
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +22,43 @@ def to_float32(tensor: Tensor) -> np.ndarray:
     return np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
 
 
-def read_tensor(tensors: Mapping[str, np.ndarray], name: str, ndim: int) -> np.ndarray:
+TENSOR, ATTRIBUTE = "tensor", "attribute"
+Metadata = Mapping[str, Callable[..., Any]]
+
+
+def tensor(ndim: int | None = None) -> Metadata:
+    """Of a field that is the float32 tensor "<layer>.<field>", of `ndim` axes or of any number."""
+    return {TENSOR: partial(read_tensor, ndim=ndim)}
+
+
+def whole(least: int) -> Metadata:
+    """Of a field that is an attribute, a whole number of at least `least`."""
+    return {ATTRIBUTE: partial(read_int, least=least)}
+
+
+def number() -> Metadata:
+    """Of a field that is an attribute, a finite number."""
+    return {ATTRIBUTE: read_float}
+
+
+def word() -> Metadata:
+    """Of a field that is an attribute, a name."""
+    return {ATTRIBUTE: read_word}
+
+
+def read_tensor(tensors: Mapping[str, np.ndarray], name: str, ndim: int | None) -> np.ndarray:
     """The stored float32 array `name`.
 
     Raises:
-        ValueError: it is missing, not float32, or has another number of axes.
+        ValueError: it is missing, not float32, or has another number of axes than `ndim`.
     """
     if name not in tensors:
         raise ValueError(f"tensor {name!r} is missing from the stored weights")
     array = tensors[name]
-    if array.dtype != np.float32 or array.ndim != ndim:
+    axes = array.ndim if ndim is None else ndim
+    if array.dtype != np.float32 or array.ndim != axes:
         raise ValueError(
-            f"tensor {name!r} is {array.dtype} with {array.ndim} axes, expected float32 with {ndim}"
+            f"tensor {name!r} is {array.dtype} with {array.ndim} axes, expected float32 with {axes}"
         )
     return array
 
@@ -41,6 +74,30 @@ def read_int(name: str, attributes: Mapping[str, Any], key: str, least: int) -> 
         raise ValueError(
             f"layer {name!r}: {key} is {value!r}, expected a whole number of at least {least}"
         )
+    return value
+
+
+def read_float(name: str, attributes: Mapping[str, Any], key: str) -> float:
+    """The number `key` of layer `name`.
+
+    Raises:
+        ValueError: it is missing or not finite.
+    """
+    value = attributes.get(key)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"layer {name!r}: {key} is {value!r}, expected a finite number")
+    return float(value)
+
+
+def read_word(name: str, attributes: Mapping[str, Any], key: str) -> str:
+    """The name `key` of layer `name`.
+
+    Raises:
+        ValueError: it is missing or no text.
+    """
+    value = attributes.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f"layer {name!r}: {key} is {value!r}, expected a name")
     return value
 
 

@@ -8,16 +8,15 @@ the step 1/ρ, and written so here: a 1-Lipschitz layer, then this one with s = 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, Rounding
+from pipeline.layers.records import number
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.power_iteration import NormRequest
 
@@ -28,7 +27,7 @@ class ExportedScale(ExportedLayer):
 
     kind: ClassVar[str] = "scale"
 
-    factor: float
+    factor: float = field(metadata=number())
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -48,28 +47,6 @@ class ExportedScale(ExportedLayer):
     def rounding(self) -> Rounding:
         """One product an entry: W = s·I."""
         return Rounding(fan_in=1, abs_norm=abs(self.factor), bias_norm=0.0)
-
-    def attributes(self) -> dict[str, Any]:
-        """`factor`."""
-        return {"factor": self.factor}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedScale:
-        """Read `factor`.
-
-        Raises:
-            ValueError: it is missing or not finite.
-        """
-        factor = attributes.get("factor")
-        if not isinstance(factor, int | float) or not math.isfinite(factor):
-            raise ValueError(f"layer {name!r}: factor is {factor!r}, expected a finite number")
-        return cls(name, input_shape, float(factor))
 
 
 class Scale(LipschitzLayer):

@@ -7,15 +7,14 @@ would multiply distances by 1/σ; the networks here do not do it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer, Rounding
+from pipeline.layers.records import number
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.power_iteration import NormRequest
 
@@ -26,7 +25,7 @@ class ExportedShift(ExportedLayer):
 
     kind: ClassVar[str] = "shift"
 
-    center: float
+    center: float = field(metadata=number())
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -47,28 +46,6 @@ class ExportedShift(ExportedLayer):
         # The square root and the product are off by an ulp each at the most.
         bias_norm = abs(self.center) * math.sqrt(size) * (1 + 1e-15)
         return Rounding(fan_in=1, abs_norm=1.0, bias_norm=bias_norm)
-
-    def attributes(self) -> dict[str, Any]:
-        """`center`."""
-        return {"center": self.center}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedShift:
-        """Read `center`.
-
-        Raises:
-            ValueError: it is missing or not finite.
-        """
-        center = attributes.get("center")
-        if not isinstance(center, int | float) or not math.isfinite(center):
-            raise ValueError(f"layer {name!r}: center is {center!r}, expected a finite number")
-        return cls(name, input_shape, float(center))
 
 
 class Shift(LipschitzLayer):

@@ -13,9 +13,8 @@ and takes `TRAINING_TERMS`; the exported kernel is divided by a proved bound and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.conv2d import convolve
 from pipeline.layers.convex_potential import TINY, weight_norm
 from pipeline.layers.exported import ExportedLayer, Rounding
-from pipeline.layers.records import read_int, read_tensor, require_shape, to_float32
+from pipeline.layers.records import require_shape, tensor, to_float32, whole
 from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
@@ -49,11 +48,11 @@ class ExportedSkewExponential(ExportedLayer):
     kind: ClassVar[str] = "skew_exponential"
     presumed_lipschitz: ClassVar[float | None] = 1.0
 
-    weight: np.ndarray
+    weight: np.ndarray = field(metadata=tensor(ndim=4))
     """K: [C, C, k, k] float32, odd k, K[o, i, t, v] = −K[i, o, k−1−t, k−1−v]."""
-    bias: np.ndarray
+    bias: np.ndarray = field(metadata=tensor(ndim=1))
     """[C] float32."""
-    terms: int
+    terms: int = field(metadata=whole(least=1))
     """J."""
 
     def __post_init__(self) -> None:
@@ -103,35 +102,6 @@ class ExportedSkewExponential(ExportedLayer):
             abs_norm=total,
             bias_norm=add_up(shift, mul_up(total, TINY)),
             inner_norm=mul_up(float(self.terms), total),  # before the divisions
-        )
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """`weight` and `bias`."""
-        return {f"{self.name}.weight": self.weight, f"{self.name}.bias": self.bias}
-
-    def attributes(self) -> dict[str, Any]:
-        """`terms`."""
-        return {"terms": self.terms}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedSkewExponential:
-        """Read tensors and `terms`.
-
-        Raises:
-            ValueError: one is missing or of the wrong kind or shape.
-        """
-        return cls(
-            name,
-            input_shape,
-            weight=read_tensor(tensors, f"{name}.weight", ndim=4),
-            bias=read_tensor(tensors, f"{name}.bias", ndim=1),
-            terms=read_int(name, attributes, "terms", least=1),
         )
 
 

@@ -9,9 +9,8 @@ Notable: T is one of SN, AOL and SLL, whichever proves most; `pipeline.lipschitz
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from pipeline.layers.activation import IN_TRAINING
 from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.elementary import ERROR_UNITS, activate
 from pipeline.layers.exported import ExportedLayer, Rounding
-from pipeline.layers.records import read_tensor, require_shape, to_float32
+from pipeline.layers.records import require_shape, tensor, to_float32, word
 from pipeline.lipschitz.abs_norms import bias_norm_upper, dense_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.exact_map import ExactMap
@@ -47,13 +46,13 @@ class ExportedSlopeResidual(ExportedLayer):
 
     kind: ClassVar[str] = "slope_residual"
 
-    weight: np.ndarray
+    weight: np.ndarray = field(metadata=tensor(ndim=2))
     """W: [h, D] float32."""
-    bias: np.ndarray
+    bias: np.ndarray = field(metadata=tensor(ndim=1))
     """B: [h] float32."""
-    outer: np.ndarray
+    outer: np.ndarray = field(metadata=tensor(ndim=2))
     """G: [D, h] float32."""
-    function: str
+    function: str = field(metadata=word())
 
     def __post_init__(self) -> None:
         slopes_of(self.function)
@@ -124,39 +123,6 @@ class ExportedSlopeResidual(ExportedLayer):
             inner_norm=mul_up(through, inner),  # before a small G
             inner_bias=mul_up(through, add_up(start, mul_up(entries, self.slopes.at_zero))),
         )
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """`weight`, `bias` and `outer`."""
-        return {
-            f"{self.name}.weight": self.weight,
-            f"{self.name}.bias": self.bias,
-            f"{self.name}.outer": self.outer,
-        }
-
-    def attributes(self) -> dict[str, Any]:
-        """`function`."""
-        return {"function": self.function}
-
-    @classmethod
-    def from_record(
-        cls,
-        name: str,
-        input_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],
-        tensors: Mapping[str, np.ndarray],
-    ) -> ExportedSlopeResidual:
-        """Read the tensors and `function`.
-
-        Raises:
-            ValueError: one is missing or of the wrong kind or shape.
-        """
-        function = attributes.get("function")
-        if not isinstance(function, str):
-            raise ValueError(f"layer {name!r}: function is {function!r}, expected a name")
-        weight = read_tensor(tensors, f"{name}.weight", ndim=2)
-        bias = read_tensor(tensors, f"{name}.bias", ndim=1)
-        outer = read_tensor(tensors, f"{name}.outer", ndim=2)
-        return cls(name, input_shape, weight, bias, outer, function)
 
 
 class SlopeResidual(LipschitzLayer):
