@@ -40,11 +40,10 @@ class LipLTCertifier(LipschitzCertifier):
     ) -> None:
         super().__init__(network, bounds, device)
         self.proof = proof
-        self.product_lipschitz = self.margin_lipschitz
         self.margin_lipschitz = np.minimum(self.margin_lipschitz, proof.margins)
 
     def margin_evidence(self) -> dict[str, Any]:
-        """The claimed norms of all products of consecutive maps; all else follows from them."""
+        """The claimed norms of all products; everything else follows from them."""
         return {
             "method": "liplt",
             "products": [

@@ -18,7 +18,6 @@ from pipeline.certify.curvature_certifier import CurvatureCertifier, CurvatureRe
 from pipeline.certify.liplt_certifier import LipLTCertifier, LipLTReference
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
 from pipeline.certify.residual_stages import (
-    ResidualLipLTCertifier,
     ResidualLipLTReference,
     is_residual,
     prove_residual,
@@ -95,8 +94,6 @@ def build_certifier(
     device: torch.device | None = None,
 ) -> LipschitzCertifier:
     """The certifier of a method from what `prove_margins` proved."""
-    if method == LIPLT and is_residual(network):
-        return ResidualLipLTCertifier(network, bounds, claims, device)
     if method == LIPLT:
         return LipLTCertifier(network, bounds, claims, device)
     if method == CURVATURE:

@@ -1,15 +1,11 @@
-"""Residual networks of LipLT (14) as exported: their stages, certifier and usual recipe."""
+"""Residual networks of LipLT (14) as exported: their stages and the usual recipe."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.certify.lipschitz_certifier import LipschitzCertifier
 from pipeline.certify.radius import Floats
 from pipeline.certify.unsound import STEPS, UnsoundReference
 from pipeline.layers.activation import ExportedActivation
@@ -17,8 +13,8 @@ from pipeline.layers.dense import ExportedDense
 from pipeline.layers.flatten import ExportedFlatten
 from pipeline.layers.network import ExportedNetwork
 from pipeline.layers.slope_residual import ExportedSlopeResidual
-from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.exact_map import ExactMap
+from pipeline.lipschitz.liplt_bound import LipLTBound
 from pipeline.lipschitz.liplt_estimate import Map
 from pipeline.lipschitz.residual_estimate import (
     Stage,
@@ -27,7 +23,7 @@ from pipeline.lipschitz.residual_estimate import (
     rows_through,
     start_vectors,
 )
-from pipeline.lipschitz.residual_liplt import ResidualBound, ResidualStage, residual_liplt_bound
+from pipeline.lipschitz.residual_liplt import ResidualStage, residual_liplt_bound
 from pipeline.lipschitz.slopes import Slopes
 
 
@@ -63,42 +59,11 @@ def residual_stages_of(network: ExportedNetwork) -> tuple[list[ResidualStage], l
     return stages, slopes
 
 
-def prove_residual(network: ExportedNetwork) -> ResidualBound:
+def prove_residual(network: ExportedNetwork) -> LipLTBound:
     """(16) for every margin."""
     stages, slopes = residual_stages_of(network)
     rows = network.head.weight.astype(np.float64)
     return residual_liplt_bound(stages, slopes, rows, refine=False)
-
-
-class ResidualLipLTCertifier(LipschitzCertifier):
-    """Certifies with K_ji the lesser of (16) and of the product of the blocks' bounds."""
-
-    def __init__(
-        self,
-        network: ExportedNetwork,
-        bounds: Sequence[NormBound],
-        proof: ResidualBound,
-        device: torch.device | None = None,
-    ) -> None:
-        super().__init__(network, bounds, device)
-        self.proof = proof
-        self.margin_lipschitz = np.minimum(self.margin_lipschitz, proof.margins)
-
-    def margin_evidence(self) -> dict[str, Any]:
-        """The claimed norms of all products; `first` 0 begins at the input, j + 1 behind φ_j."""
-        return {
-            "method": "liplt",
-            "products": [
-                {
-                    "first": first,
-                    "last": last,
-                    "bound": bound.value,
-                    "method": bound.method,
-                    "evidence": bound.evidence,
-                }
-                for (last, first), bound in self.proof.products.items()
-            ],
-        }
 
 
 class ResidualLipLTReference(UnsoundReference):

@@ -44,7 +44,7 @@ class LipLTBound:
     """What is proved of a network."""
 
     products: dict[tuple[int, int], NormBound]
-    """(k, j), j ≤ k: of ‖W_k⋯W_j‖."""
+    """(k, j), j ≤ k: of ‖W_k⋯W_j‖; in a residual network see `residual_liplt_bound`."""
     constants: tuple[float, ...]
     """m_0 … m_{L−1}: of x ↦ W_k x_k."""
     margins: Float64

@@ -27,6 +27,7 @@ from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.diagonal_majorant import inner_norm, majorant
 from pipeline.lipschitz.exact_map import ExactMap, explicit_product
 from pipeline.lipschitz.inexact import Inexact
+from pipeline.lipschitz.liplt_bound import LipLTBound
 from pipeline.lipschitz.pairwise import pairwise_distance_upper
 from pipeline.lipschitz.rounding import Float64, add_up, mul_up, up
 from pipeline.lipschitz.slopes import Slopes
@@ -58,26 +59,12 @@ class ResidualStage:
         return inner, outer
 
 
-@dataclass(frozen=True)
-class ResidualBound:
-    """What is proved of a network."""
-
-    products: dict[tuple[int, int], NormBound]
-    """(k, 0) of W_k Ĥ_{k−1}⋯Ĥ_0, and (k, j + 1) of W_k Ĥ_{k−1}⋯Ĥ_{j+1} G_j."""
-    constants: tuple[float, ...]
-    """m_0 … m_{L−1}."""
-    margins: Float64
-    """[K, K]: of f_j − f_i; zero on the diagonal."""
-    logits: Float64
-    """[K]: of f_j."""
-
-
 def residual_liplt_bound(
     stages: Sequence[ResidualStage],
     slopes: Sequence[Slopes],
     rows: Float64,
     refine: bool = True,
-) -> ResidualBound:
+) -> LipLTBound:
     """Bound every margin of a network.
 
     Args:
@@ -86,6 +73,10 @@ def residual_liplt_bound(
         rows: W_L, [K, d], float32 numbers in float64.
         refine: bound the terms of j = 0 by Theorem 2 too. A certificate does not: its reader is
             to follow from `products` alone.
+
+    Returns:
+        The bounds; `products` has (k, 0) for W_k Ĥ_{k−1}⋯Ĥ_0, and (k, j + 1) for
+        W_k Ĥ_{k−1}⋯Ĥ_{j+1} G_j.
 
     Raises:
         ValueError: a stage is too large, or H = I where its input and output differ.
@@ -114,7 +105,7 @@ def residual_liplt_bound(
     distances, lengths = _head(pairs, looped, rows)
     margins = _combined(distances, constants, slopes)
     np.fill_diagonal(margins, 0.0)
-    return ResidualBound(products, tuple(constants), margins, _combined(lengths, constants, slopes))
+    return LipLTBound(products, tuple(constants), margins, _combined(lengths, constants, slopes))
 
 
 def layer_bound(stage: ResidualStage, slope: Slopes) -> tuple[float, str]:

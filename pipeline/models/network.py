@@ -76,11 +76,7 @@ class LipschitzNetwork(nn.Module):
         Raises:
             ValueError: images of another shape or of integers.
         """
-        if images.shape[1:] != self.input_shape or not images.is_floating_point():
-            raise ValueError(
-                f"the model takes floating-point images of shape {list(self.input_shape)} in "
-                f"[0, 1] and is given {images.dtype} of shape {list(images.shape[1:])}"
-            )
+        self._require_images(images)
         with part("lipschitz"):
             layer_lipschitz, scales = self._estimate_layers()
         x = images
@@ -91,6 +87,13 @@ class LipschitzNetwork(nn.Module):
             steepness = layer_lipschitz.double().prod()
             margin_lipschitz = (steepness * distances.double()).to(distances.dtype)
         return Prediction(logits, margin_lipschitz, layer_lipschitz)
+
+    def _require_images(self, images: Tensor) -> None:
+        if images.shape[1:] != self.input_shape or not images.is_floating_point():
+            raise ValueError(
+                f"the model takes floating-point images of shape {list(self.input_shape)} in "
+                f"[0, 1] and is given {images.dtype} of shape {list(images.shape[1:])}"
+            )
 
     def _estimate_layers(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Estimates of the layers in `norm_names` [n], and by name of those that scale themselves.

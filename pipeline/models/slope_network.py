@@ -113,11 +113,7 @@ class SlopeNetwork(LipschitzNetwork):
 
         Inside `logits_only()` the estimates are zeros and no vector moves.
         """
-        if images.shape[1:] != self.input_shape or not images.is_floating_point():
-            raise ValueError(
-                f"the model takes floating-point images of shape {list(self.input_shape)} in "
-                f"[0, 1] and is given {images.dtype} of shape {list(images.shape[1:])}"
-            )
+        self._require_images(images)
         logits = self.head(self.trunk(images))
         if not estimates_wanted():
             classes = logits.shape[1]
