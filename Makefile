@@ -14,8 +14,10 @@ demo: setup
 check: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
+# Whole files go to two workers; the tests on a SLURM cluster, which want the machine, come after.
 test: check
-	@$(PY) -m pytest -m "not long"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not long" -n 2 --dist loadfile --ignore tests/cluster
+	@$(PY) -m pytest -m "not long" tests/cluster
 
 test-long: check
 	@$(PY) -m pytest

@@ -262,7 +262,7 @@ def _make_group(world: World) -> None:
 
 
 def _join_alone(world: World, device: torch.device) -> None:
-    """DeepSpeed needs a process group and LOCAL_RANK; one process may have neither."""
+    """DeepSpeed needs a process group and, in gathers, LOCAL_RANK; one process may have none."""
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     if not dist.is_initialized():
         assert world.size == 1, "pipeline.distributed.start() comes first"
