@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline import config as configs
 from pipeline import distributed
 from pipeline.certify import Certificate, certify
+from pipeline.certify.methods import PRODUCT, check_method
 from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
@@ -21,6 +22,8 @@ from pipeline.diffusion.store import DrawnBatches
 from pipeline.diffusion.train import train_generator
 from pipeline.diffusion.training_data import TrainingData
 from pipeline.models import LipschitzNetwork, build_model
+from pipeline.models.slope_network import SlopeNetwork
+from pipeline.models.slope_resnet import SlopeResidualNetwork
 from pipeline.objectives import build_objective
 from pipeline.outcome import FINISHED, Outcome, recorded
 from pipeline.progress import say
@@ -262,9 +265,19 @@ def _refuse_late_refusal(config: RunConfig, model: LipschitzNetwork) -> None:
     Raises:
         ValueError: it gets none, and the run wants one.
     """
+    if config.task != "train" or not config.certification.at_end:
+        return
     reason = model.refusal()
-    if reason is not None and config.task == "train" and config.certification.at_end:
+    if reason is not None:
         raise ValueError(f"{reason}; to train without a certificate set certification.at_end false")
+    method = config.certification.method
+    if method != PRODUCT:
+        if not isinstance(model, SlopeNetwork | SlopeResidualNetwork):
+            raise ValueError(
+                f"certification.method {method} is for the models cnn, mlp and slope_resnet, not "
+                f"{config.model.name}: take product"
+            )
+        check_method(method, model.export())
 
 
 def _facts(config: RunConfig, account: Account | None) -> list[tuple[str, str]]:

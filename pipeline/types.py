@@ -9,11 +9,17 @@ Notable:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
+
+WRITTEN = re.compile(
+    r"[0-9]{1,20}/[0-9]{1,20}|([0-9]{1,20}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,2})?"
+)
+"""How an ε may be written: what the independent check reads too."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,15 @@ class Epsilon:
             return value
         text = str(value).strip()
         try:
-            exact = Fraction(text)
-        except (ValueError, ZeroDivisionError):
+            exact = Fraction(text) if WRITTEN.fullmatch(text) else None
+        except ZeroDivisionError:
+            exact = None
+        if exact is None:
             raise ValueError(
-                f'epsilon {text!r} is not a number: write a fraction such as "36/255" or a decimal '
-                "such as 0.25"
-            ) from None
-        if exact <= 0:
+                f'epsilon {text!r} is not a number above 0: write a fraction such as "36/255" or a '
+                "decimal such as 0.25"
+            )
+        if exact == 0:
             raise ValueError(f"epsilon {text!r} must be greater than 0")
         return cls(text, exact)
 

@@ -81,6 +81,13 @@ def test_imports_point_down(path: Path) -> None:
         assert FLOORS[room(name)] < FLOORS[me], f"{me} imports {name}, which is not below it"
 
 
+def test_doors_open_in_a_checkout_that_is_not_installed() -> None:
+    doors = [*(ROOT / "launch").glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    for door in doors:
+        text = door.read_text()
+        assert "sys.path.insert(0" in text or "from pipeline" not in text, door
+
+
 def test_there_is_no_circle() -> None:
     imports = {module_name(path): imported_modules(path) for path in SOURCES}
     graph = {

@@ -32,6 +32,7 @@ def config(output: Path, *words: str) -> RunConfig:
         (["--objective.name", "emmma"], "emma"),
         (["--model.block", "l2_attention_ffn"], "'backbone.0.attention' cannot be certified"),
         (["--model.block", "l2_attention_ffn"], "set certification.at_end false"),
+        (["--certification.method", "liplt"], "liplt is for the models cnn, mlp and slope_resnet"),
         (["--training.schedule", "triangular"], "the triangular schedule is its own warm-up"),
     ],
 )

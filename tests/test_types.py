@@ -22,7 +22,9 @@ def test_the_papers_radii_lie_above_their_floats() -> None:
         assert Fraction(float(epsilon)) < epsilon.exact
 
 
-@pytest.mark.parametrize("bad", ["", "36/0", "nan", "inf", "-1", "0", "thirty"])
+@pytest.mark.parametrize(
+    "bad", ["", "36/0", "nan", "inf", "-1", "0", "thirty", "+0.25", "1_0/255", "1e100", "0x1"]
+)
 def test_nonsense_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="epsilon"):
         Epsilon.parse(bad)

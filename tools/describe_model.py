@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
 import torch
 import yaml

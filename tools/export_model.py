@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
+
 from pipeline.certify.publication import publish
 
 

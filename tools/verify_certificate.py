@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
+
 from pipeline.verify import verify_certificate
 from pipeline.verify.bar import Bar
 
@@ -23,9 +25,11 @@ checked
                        on tori whose validity is worked out here (certification uses Cholesky);
                        with an axis that is not wrapped (--tight), by a factorisation of its own
   Lipschitz bound      not below the exact rational product of the layer bounds
-  head distances       every constant K not below the Lipschitz bound times the distance of the rows
-  rows                 one for each image, in order; radius <= (margin - delta) / K exactly;
-                       radius_float <= radius
+  head distances       every constant K not below the Lipschitz bound times the distance of the
+                       rows, or (method liplt) not below what LipLT makes of products proved again;
+                       (method curvature) every constant C proved again
+  rows                 one for each image, in order; radius <= (margin - delta) / K exactly
+                       (not where the method is curvature); radius_float <= radius
   totals               clean accuracy, and VRA by both radii, > epsilon as a fraction
   with --data          sha256 of pixels and labels; labels; logits computed anew; delta not below
                        our own bound of the rounding; every radius against all classes; every image
@@ -34,7 +38,8 @@ checked
 
 trusted
   this program, Python, NumPy, mpmath and IEEE float64 (matrix products are probed)
-  without --data       the margins, deltas and labels, that no other class is nearer, radius_float
+  without --data       the margins, deltas and labels, that no other class is nearer, radius_float;
+                       where the method is curvature, every radius
   never checked        vra_unsound and lipschitz_unsound (not bounds, and said not to be), times,
                        versions, the config beyond its hash, the report, its pictures, attack.json
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.certify.arithmetic import SLICE, conventional_arithmetic, single_threaded_mathematics
 from pipeline.certify.certificate import load_network, read_certificate
 from pipeline.certify.lipschitz_certifier import PIXELS, LipschitzCertifier
+from pipeline.certify.methods import PRODUCT
 from pipeline.certify.unsound import UnsoundReference
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
@@ -42,11 +43,15 @@ def measure_certification(directory: Path, images: int, rounds: int) -> list[Cos
         rounds: turns.
 
     Raises:
-        ValueError: no intact certificate, or `images` or `rounds` is below 1.
+        ValueError: no intact certificate of the method product, or `images` or `rounds` below 1.
     """
     if min(images, rounds) < 1:
         raise ValueError(f"--images {images} and --rounds {rounds} must be at least 1")
     certificate, network = read_certificate(directory), load_network(directory)
+    if certificate.method != PRODUCT:
+        raise ValueError(
+            f"{directory} is certified by {certificate.method}, and this table is of product"
+        )
     bounds = [NormBound(layer["bound"], layer["method"]) for layer in certificate.layers]
     generator = torch.Generator().manual_seed(0)
     shape = (images, *network.input_shape)

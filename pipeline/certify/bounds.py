@@ -52,7 +52,7 @@ def prove_bounds(
                 store.write(number, bound)
         return bound
 
-    bounds = divided("bounds", _names(network), _dealt(network), prove, world, leave_if_asked)
+    bounds = divided("bounds", _names(network), dealt(network), prove, world, leave_if_asked)
     for layer, bound in zip(network.layers, bounds, strict=True):
         if not math.isfinite(bound.value):
             raise ValueError(
@@ -70,13 +70,8 @@ def estimate_norms(
     def estimate(number: int) -> float:
         return power_iteration_norm(network.layers[number])
 
-    dealt = _dealt(network)
-    return divided("power iteration", _names(network), dealt, estimate, world, leave_if_asked)
-
-
-def share_of_layers(network: ExportedNetwork, world: World) -> list[int]:
-    """Numbers of this rank's layers. Those with weights, the costly ones, are dealt first."""
-    return _dealt(network)[world.rank :: world.size]
+    order = dealt(network)
+    return divided("power iteration", _names(network), order, estimate, world, leave_if_asked)
 
 
 def divided(
@@ -126,6 +121,7 @@ def _names(network: ExportedNetwork) -> list[str]:
     return [layer.name for layer in network.layers]
 
 
-def _dealt(network: ExportedNetwork) -> list[int]:
+def dealt(network: ExportedNetwork) -> list[int]:
+    """The order in which ranks are given layers: those with weights, the costly ones, first."""
     layers = network.layers
     return sorted(range(len(layers)), key=lambda number: not layers[number].tensors())

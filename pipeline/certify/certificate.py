@@ -73,6 +73,18 @@ class Certificate:
     margins: dict[str, Any] = field(default_factory=dict)
     """How margins are proved where not by K = Λ·D: `method` (liplt, curvature) and its claims."""
 
+    @property
+    def method(self) -> str:
+        """How margins are proved: product, liplt or curvature."""
+        return str(self.margins.get("method", "product"))
+
+    @property
+    def usual_recipe(self) -> str:
+        """What `vra_unsound` and `lipschitz_unsound` rest on, in a few words."""
+        if self.method == "curvature":
+            return "the runner-up class alone, float32"
+        return "power iteration, float32"
+
     def to_json(self) -> str:
         """The text of certificate.json; floats in their shortest form that reads back the same."""
         tree = asdict(self)
@@ -118,6 +130,18 @@ def load_network(directory: Path) -> ExportedNetwork:
     return ExportedNetwork.from_records(
         certificate.layers, load_file(path), tuple(certificate.input["shape"])
     )
+
+
+def table_lines(directory: Path, certificate: Certificate) -> list[str]:
+    """The lines of a certificate's images.tsv, without the header.
+
+    Raises:
+        ValueError: it is missing, or not the one that was written with the certificate.
+    """
+    path = directory / "images.tsv"
+    if not path.is_file() or sha256_of(path) != certificate.files["images.tsv"]:
+        raise ValueError(f"{path} is missing or not the table that {directory} was written with")
+    return path.read_text().splitlines()[1:]
 
 
 def sha256_of(path: Path) -> str:

@@ -33,7 +33,7 @@ from pipeline.certify.curvature_dual import (
 from pipeline.certify.lipschitz_certifier import PIXELS, LipschitzCertifier
 from pipeline.certify.radius import Floats
 from pipeline.certify.rounding import input_error, norm_upper
-from pipeline.certify.stages import Stages, stages_of
+from pipeline.certify.stages import Stages, dense_stages_of
 from pipeline.certify.unsound import UnsoundReference
 from pipeline.certify.verdicts import Integers, Verdicts
 from pipeline.layers.activation import IN_TRAINING
@@ -72,7 +72,7 @@ class CurvatureCertifier(LipschitzCertifier):
     ) -> None:
         super().__init__(network, bounds, device)
         self.curvature = curvature
-        stages = stages_of(network)
+        stages = dense_stages_of(network)
         self.exact = MarginFunction(network, stages, bounds)
         self.fast = FastMargins(network, stages)
 
@@ -244,7 +244,7 @@ class CurvatureReference(UnsoundReference):
     ) -> None:
         super().__init__(network, device)
         self._curvature = torch.from_numpy(curvature).float()
-        self.fast = FastMargins(network, stages_of(network))
+        self.fast = FastMargins(network, dense_stages_of(network))
 
     def radii(self, scores: Floats, lipschitz: float) -> Floats:
         """The scores: they are radii already."""

@@ -27,7 +27,7 @@ from pipeline.certify.curvature_certifier import MANY, CurvatureCertifier
 from pipeline.certify.curvature_dual import dual_radius
 from pipeline.certify.radius import Floats
 from pipeline.certify.rounding import norm_upper
-from pipeline.certify.stages import stages_of
+from pipeline.certify.stages import dense_stages_of
 from pipeline.certify.verdicts import Integers
 from pipeline.layers.elementary import activate, differentiate
 from pipeline.lipschitz.curvature_bound import scaled_norm_bound
@@ -83,7 +83,7 @@ class LocalCurvature:
     """
 
     def __init__(self, certifier: CurvatureCertifier) -> None:
-        stages = stages_of(certifier.network)
+        stages = dense_stages_of(certifier.network)
         if len(stages.maps) != 1:
             raise ValueError(
                 f"the network has {len(stages.maps)} hidden layers, and curvature is bounded in "

@@ -23,12 +23,13 @@ from pipeline.certify.residual_stages import (
     prove_residual,
     residual_stages_of,
 )
-from pipeline.certify.stages import stages_of
+from pipeline.certify.stages import dense_stages_of, stages_of
 from pipeline.certify.unsound import UnsoundReference
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.curvature_bound import curvature_bounds
 from pipeline.lipschitz.liplt_bound import liplt_bound
+from pipeline.progress import ProgressBar
 
 PRODUCT, LIPLT, CURVATURE = "product", "liplt", "curvature"
 METHODS = (PRODUCT, LIPLT, CURVATURE)
@@ -49,11 +50,10 @@ def check_method(method: str, network: ExportedNetwork) -> None:
     if method == LIPLT and is_residual(network):
         residual_stages_of(network)
         return
-    stages = stages_of(network)
-    if method == CURVATURE and (
-        any(each.weight.ndim != 2 for each in stages.maps)
-        or any(slope.curvature is None for slope in stages.slopes)
-    ):
+    if method == LIPLT:
+        stages_of(network)
+        return
+    if any(slope.curvature is None for slope in dense_stages_of(network).slopes):
         raise ValueError(
             "certification.method curvature is for fully connected networks with softplus, sigmoid "
             "or tanh; take liplt for this one"
@@ -78,12 +78,15 @@ def prove_margins(
         return None
     if method == LIPLT and is_residual(network):
         return prove_residual(network)
-    stages = stages_of(network)
     if method == LIPLT:
+        stages = stages_of(network)
         return liplt_bound(stages.maps, stages.slopes, stages.rows, products)
+    stages = dense_stages_of(network)
     norms = [bounds[number].value for number in stages.numbers]
     weights = [each.weight for each in stages.maps]
-    return curvature_bounds(weights, norms, stages.slopes, stages.rows)
+    pairs = len(stages.rows) * (len(stages.rows) - 1)
+    with ProgressBar("curvature", total=pairs, unit="pair") as bar:
+        return curvature_bounds(weights, norms, stages.slopes, stages.rows, bar.advance)
 
 
 def build_certifier(

@@ -27,7 +27,7 @@ from torch import Tensor
 from pipeline.certify.curvature_dual import Margins, dual_radius
 from pipeline.certify.radius import Floats
 from pipeline.certify.rounding import input_error, norm_upper
-from pipeline.certify.stages import stages_of
+from pipeline.certify.stages import dense_stages_of
 from pipeline.certify.verdicts import Integers
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.curvature_search import nearest_point
@@ -65,14 +65,14 @@ class ReluQuadratic:
     """
 
     def __init__(self, network: ExportedNetwork) -> None:
-        stages = stages_of(network)
+        stages = dense_stages_of(network)
         number = stages.numbers[0]
         functions = [
             layer.attributes().get("function")
             for layer in network.layers
             if layer.kind == "activation"
         ]
-        if functions != ["relu"] or stages.maps[0].weight.ndim != 2:
+        if functions != ["relu"]:
             raise ValueError(
                 "the quadratic certificate is for one hidden dense layer with relu: take mlp with "
                 "model.hidden of one width, model.activation relu and model.curvature false"

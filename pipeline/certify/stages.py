@@ -59,3 +59,18 @@ def stages_of(network: ExportedNetwork) -> Stages:
             "one of them; take certification.method product"
         )
     return Stages(maps, slopes, numbers, network.head.weight.astype(np.float64))
+
+
+def dense_stages_of(network: ExportedNetwork) -> Stages:
+    """The stages as all there is to compute, for methods that evaluate the network from them.
+
+    Raises:
+        ValueError: a convolution, or a shift, which is no stage; or as `stages_of`.
+    """
+    for layer in network.layers:
+        if isinstance(layer, ExportedConv2d | ExportedShift):
+            raise ValueError(
+                f"layer {layer.name!r} ({layer.kind}) stands where this method knows none: it is "
+                "for dense layers with one activation behind each; take certification.method liplt"
+            )
+    return stages_of(network)

@@ -18,6 +18,7 @@ from pipeline.certify.radius import Floats
 from pipeline.layers.activation import ExportedActivation
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.network import ExportedNetwork
+from pipeline.layers.residual import ExportedResidual
 from pipeline.layers.slope_residual import ExportedSlopeResidual
 
 STEPS = 200
@@ -78,13 +79,16 @@ def power_iteration_norm(layer: ExportedLayer) -> float:
     As Lanczos does it: the products WᵀW v of a power iteration are kept, and the estimate is the
     largest over all that they span. It is never lower than that of the plain iteration, and there
     in a tenth of the products. Only the layer's forward and its derivative are used, so any affine
-    kind will do. A layer that papers call 1-Lipschitz by design (MinMax, a Convex Potential Layer)
-    is taken at their word.
+    kind will do; a residual block is 1 + the product of its two convolutions, as papers have it. A
+    layer that they call 1-Lipschitz by design (MinMax, a Convex Potential Layer) is taken at their
+    word.
     """
     if isinstance(layer, ExportedActivation):
         return layer.slopes.most
     if isinstance(layer, ExportedSlopeResidual):
         return layer.estimate()
+    if isinstance(layer, ExportedResidual):
+        return 1 + math.prod(power_iteration_norm(each) for each in layer.convolutions())
     if layer.presumed_lipschitz is not None:
         return layer.presumed_lipschitz
     size = math.prod(layer.input_shape)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors.numpy import save as safetensors_bytes
 from torch import nn
@@ -22,6 +22,7 @@ from pipeline.certify.blocks import WholeSetPass
 from pipeline.certify.bound_store import BoundStore
 from pipeline.certify.bounds import estimate_norms, prove_bounds
 from pipeline.certify.certificate import Certificate, read_certificate
+from pipeline.certify.images import check_exact_images
 from pipeline.certify.liplt_products import prove_products
 from pipeline.certify.lipschitz_certifier import exported
 from pipeline.certify.methods import (
@@ -36,15 +37,13 @@ from pipeline.certify.probe import check_matrix_product
 from pipeline.certify.reporting.tables import text_table
 from pipeline.certify.writer import remove_certificate
 from pipeline.config import RunConfig
-from pipeline.data.base import BLOCK, BlockLoader, DatasetInfo
-from pipeline.distributed import World
+from pipeline.data.base import BLOCK, BlockLoader
+from pipeline.distributed import on_main, together
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.device import proofs_on
 from pipeline.progress import say
 from pipeline.types import Epsilon
-
-T = TypeVar("T")
 
 
 def certify(
@@ -102,14 +101,13 @@ def certify(
     network = exported(model)
     method = method or (config.certification.method if config is not None else PRODUCT)
     check_method(method, network)
-    _check_data(network, loader.info)
+    check_exact_images(network, loader.info)
     weights = safetensors_bytes(network.tensors())
     weights_sha256 = hashlib.sha256(weights).hexdigest()
     if len(set(distributed.gather_objects(weights_sha256))) > 1:
         raise ValueError("the ranks hold different weights: load the same checkpoint on all")
-    dataset_sha256 = _on_main(world, loader.dataset_sha256)
-    already = _on_main(
-        world,
+    dataset_sha256 = on_main(loader.dataset_sha256)
+    already = on_main(
         lambda: _existing(
             out_dir, network, weights_sha256, dataset_sha256, wanted, tight, method, force
         ),
@@ -117,14 +115,15 @@ def certify(
     if already is not None:
         say(f"{text_table(already)}\nalready certified: {out_dir / 'report.html'}")
         return already
-    _together(lambda: check_matrix_product(device))
+    with together():
+        check_matrix_product(device)
     key = _digest([weights_sha256, _versions(), network.records(), tight])
     proved, kept = (BoundStore(out_dir / folder, key) for folder in ("bounds", "products"))
     with proofs_on(device if device.type == "cuda" else None):
         bounds = prove_bounds(network, world, leave_if_asked, proved, tight)
     estimates = estimate_norms(network, world, leave_if_asked)
     products = prove_products(network, world, leave_if_asked, kept) if method == LIPLT else None
-    claims = _on_main(world, lambda: prove_margins(method, network, bounds, products))
+    claims = on_main(lambda: prove_margins(method, network, bounds, products))
     certifier = build_certifier(method, network, bounds, claims, device)
     bounded = time.perf_counter()
     section, tree = describe_model(model, config)
@@ -148,8 +147,7 @@ def certify(
     finished = time.perf_counter()
 
     seconds = {"bounds": round(bounded - began, 3), "images": round(finished - bounded, 3)}
-    certificate = _on_main(
-        world,
+    certificate = on_main(
         lambda: assemble(subject, certifier, estimates, unsound, store, loader, out_dir, seconds),
     )
     if world.is_main:
@@ -157,28 +155,6 @@ def certify(
         kept.clear()
     say(f"{text_table(certificate)}\nreport: {out_dir / 'report.html'}")
     return certificate
-
-
-def _check_data(network: ExportedNetwork, info: DatasetInfo) -> None:
-    """Refuse data that cannot be certified with this network."""
-    if not info.exact:
-        raise ValueError(
-            f"{info.spec} does not hold exact pixels, so its images cannot be certified: write it "
-            "with tools/write_beton.py --preset exact"
-        )
-    if tuple(info.image_shape) != tuple(network.input_shape):
-        here, there = (
-            "×".join(map(str, shape)) for shape in (info.image_shape, network.input_shape)
-        )
-        raise ValueError(f"{info.spec} has images of {here}, the model takes {there}")
-    if info.num_samples == 0:
-        raise ValueError(f"{info.spec} holds no images")
-    classes = network.head.num_classes
-    if info.num_classes > classes:
-        raise ValueError(
-            f"{info.spec} has {info.num_classes} classes, the model's head has {classes}: take the "
-            "data set that the model was trained for"
-        )
 
 
 def _existing(
@@ -249,21 +225,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue  # certline itself, run from a checkout that is not installed
     return versions
-
-
-def _together(function: Callable[[], None]) -> None:
-    """Call on every rank; the failure of one is the failure of all."""
-    failure: Exception | None = None
-    try:
-        function()
-    except Exception as error:
-        failure = error
-    distributed.raise_together(failure)
-
-
-def _on_main(world: World, function: Callable[[], T]) -> T:
-    """Rank 0's result on every rank; its failure is the failure of all."""
-    results: list[T] = []
-    _together(lambda: results.append(function()) if world.is_main else None)
-    result: T = distributed.broadcast_object(results[0] if world.is_main else None)
-    return result

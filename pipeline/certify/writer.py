@@ -60,7 +60,14 @@ def write_report(
     directory = certificate.directory
     marks = [(Epsilon.parse(name), share) for name, share in certificate.vra.items()]
     title = f"{certificate.model['name']} on {certificate.dataset['spec']}"
-    curve = draw_curve(title, verdicts.radius, unsound_radius, certificate.clean_accuracy, marks)
+    curve = draw_curve(
+        title,
+        verdicts.radius,
+        unsound_radius,
+        certificate.clean_accuracy,
+        marks,
+        certificate.usual_recipe,
+    )
     epsilons = [epsilon for epsilon, _ in marks]
     histogram = draw_histogram(verdicts.radius, verdicts.correct, epsilons)
     rows = class_rows(certificate, verdicts)

@@ -152,7 +152,7 @@ class CertificationConfig(Section):
     """Norm bounds within 0.1 percent of the norms, with at most one axis on a torus; slower."""
     method: Literal["product", "liplt", "curvature"] = "product"
     """How margins are proved: by the product of the layers' norms, by LipLT (Theorem 3), or by
-    curvature (CRC); the last two for `cnn` and `mlp`."""
+    curvature (CRC, for `mlp`); LipLT is for `cnn`, `mlp` and `slope_resnet`."""
 
     @field_validator("epsilons", mode="before")
     @classmethod

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,7 @@ import torch.distributed as dist
 from pipeline.stopwatch import part
 
 COMMUNICATION = "communication"
+T = TypeVar("T")
 
 
 def barrier() -> None:
@@ -91,6 +92,16 @@ def raise_together(error: Exception | None) -> None:
     for rank, failure in enumerate(failures):
         if failure is not None:
             raise RankFailedError(rank, *failure)
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Rank 0's result on every rank; its failure is the failure of all."""
+    results: list[T] = []
+    with together():
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            results.append(function())
+    result: T = broadcast_object(results[0] if results else None)
+    return result
 
 
 @contextmanager

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor
 
-from pipeline.layers.records import ATTRIBUTE, TENSOR
+from pipeline.layers.records import ATTRIBUTE, BY_HAND, TENSOR
 from pipeline.lipschitz.bound import NormBound
 
 KINDS: dict[str, type[ExportedLayer]] = {}
+NOT_OF_A_KIND = ("name", "input_shape")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class ExportedLayer(ABC):
         """The stored arrays by full name, e.g. {"stem.weight": ..., "stem.bias": ...}."""
         return {
             f"{self.name}.{each.name}": getattr(self, each.name)
-            for each in fields(self)
+            for each in _stored(type(self))
             if TENSOR in each.metadata
         }
 
@@ -98,7 +99,7 @@ class ExportedLayer(ABC):
         """Plain JSON values that, with the tensors, define the layer, e.g. {"stride": 2}."""
         return {
             each.name: getattr(self, each.name)
-            for each in fields(self)
+            for each in _stored(type(self))
             if ATTRIBUTE in each.metadata
         }
 
@@ -116,10 +117,10 @@ class ExportedLayer(ABC):
             ValueError: one is missing or of the wrong kind, or they do not fit each other.
         """
         values: dict[str, Any] = {}
-        for each in fields(cls):
+        for each in _stored(cls):
             if TENSOR in each.metadata:
                 values[each.name] = each.metadata[TENSOR](tensors, f"{name}.{each.name}")
-            elif ATTRIBUTE in each.metadata:
+            else:
                 values[each.name] = each.metadata[ATTRIBUTE](name, attributes, each.name)
         return cls(name, input_shape, **values)
 
@@ -136,6 +137,16 @@ class ExactLayer(ExportedLayer):
     def rounding(self) -> None:
         """None: nothing is rounded."""
         return
+
+
+def _stored(kind: type[ExportedLayer]) -> list[Field[Any]]:
+    """The fields that define a layer beside its name and input: each says how it is read."""
+    found = [each for each in fields(kind) if each.compare and each.name not in NOT_OF_A_KIND]
+    for each in found:
+        assert {TENSOR, ATTRIBUTE, BY_HAND} & each.metadata.keys(), (
+            f"{kind.__name__}.{each.name} is not stored: give it metadata, or compare=False"
+        )
+    return [each for each in found if BY_HAND not in each.metadata]
 
 
 def layer_from_record(

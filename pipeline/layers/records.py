@@ -22,7 +22,7 @@ def to_float32(tensor: Tensor) -> np.ndarray:
     return np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
 
 
-TENSOR, ATTRIBUTE = "tensor", "attribute"
+TENSOR, ATTRIBUTE, BY_HAND = "tensor", "attribute", "by hand"
 Metadata = Mapping[str, Callable[..., Any]]
 
 
@@ -44,6 +44,11 @@ def number() -> Metadata:
 def word() -> Metadata:
     """Of a field that is an attribute, a name."""
     return {ATTRIBUTE: read_word}
+
+
+def by_hand() -> Metadata:
+    """Of a field that the layer's own `tensors` and `from_record` write and read."""
+    return {BY_HAND: dict}
 
 
 def read_tensor(tensors: Mapping[str, np.ndarray], name: str, ndim: int | None) -> np.ndarray:
@@ -84,9 +89,12 @@ def read_float(name: str, attributes: Mapping[str, Any], key: str) -> float:
         ValueError: it is missing or not finite.
     """
     value = attributes.get(key)
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"layer {name!r}: {key} is {value!r}, expected a finite number")
-    return float(value)
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass  # an integer beyond all floats
+    raise ValueError(f"layer {name!r}: {key} is {value!r}, expected a finite number")
 
 
 def read_word(name: str, attributes: Mapping[str, Any], key: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.layers.base import CompositeLayer
-from pipeline.layers.conv2d import convolve
+from pipeline.layers.conv2d import ExportedConv2d, convolve
 from pipeline.layers.exported import ExportedLayer, Rounding
 from pipeline.layers.minmax import minmax
-from pipeline.layers.records import read_tensor, require_shape, to_float32
+from pipeline.layers.records import by_hand, read_tensor, require_shape, to_float32
 from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
 from pipeline.lipschitz.conv import conv2d_norm_bound
@@ -44,9 +44,9 @@ class ExportedResidual(ExportedLayer):
 
     kind: ClassVar[str] = "residual"
 
-    weights: tuple[np.ndarray, np.ndarray]
+    weights: tuple[np.ndarray, np.ndarray] = field(metadata=by_hand())
     """[hidden, C, k, k] and [C, hidden, k, k], float32; hidden is even."""
-    biases: tuple[np.ndarray, np.ndarray]
+    biases: tuple[np.ndarray, np.ndarray] = field(metadata=by_hand())
     """[hidden] and [C], float32."""
 
     def __post_init__(self) -> None:
@@ -73,6 +73,20 @@ class ExportedResidual(ExportedLayer):
         first, second = self.weights
         hidden = minmax(convolve(x, first, self.biases[0], 1, first.shape[2] // 2))
         return x + convolve(hidden, second, self.biases[1], 1, second.shape[2] // 2)
+
+    def convolutions(self) -> list[ExportedConv2d]:
+        """The two of the branch, as layers of their own."""
+        return [
+            ExportedConv2d(
+                f"{self.name}.{part}",
+                (weight.shape[1], *self.input_shape[1:]),
+                weight,
+                bias,
+                stride=1,
+                padding=weight.shape[2] // 2,
+            )
+            for part, weight, bias in zip(PARTS, self.weights, self.biases, strict=True)
+        ]
 
     def norm_bound(self) -> NormBound:
         """1 + U₁·U₂, rounded up."""

@@ -31,7 +31,7 @@ def curvature_bounds(
     norms: Sequence[float],
     slopes: Sequence[Slopes],
     rows: Float64,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda pairs: None,
 ) -> Float64:
     """C_ji for all ordered pairs of classes: [K, K], zero on the diagonal.
 
@@ -40,7 +40,7 @@ def curvature_bounds(
         norms: proved bounds of their norms.
         slopes: of the activation behind each.
         rows: of the head, [K, d], likewise.
-        progress: called before each pair.
+        progress: told how many more of the K(K − 1) pairs are done.
 
     Raises:
         ValueError: an activation without second derivative.
@@ -52,7 +52,6 @@ def curvature_bounds(
         for second in range(classes):
             if first == second or (symmetric and second < first):
                 continue
-            progress()
             difference = rows[first] - rows[second]
             if len(weights) == 1:
                 bound = _two_layers(weights[0], slopes[0], difference)
@@ -61,6 +60,7 @@ def curvature_bounds(
             table[first, second] = bound
             if symmetric:
                 table[second, first] = bound
+            progress(2 if symmetric else 1)
     return table
 
 

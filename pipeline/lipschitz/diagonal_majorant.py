@@ -29,13 +29,12 @@ from pipeline.lipschitz.rounding import (
 CHOICES = ("SN", "AOL", "SLL")
 
 
-def majorant(outer: Inexact, choice: str, scales: Float64 | None = None) -> Float64:
+def majorant(outer: Inexact, choice: str) -> Float64:
     """The diagonal of T, [h].
 
     Args:
         outer: G, [d, h].
         choice: of `CHOICES`.
-        scales: q [h] of SLL, positive; by default the lengths of G's columns.
 
     Raises:
         ValueError: another choice.
@@ -56,7 +55,7 @@ def majorant(outer: Inexact, choice: str, scales: Float64 | None = None) -> Floa
     if choice == "AOL":
         return up(sum_upper(gram, axis=1) + error)
     lengths = np.linalg.norm(outer.matrix, axis=0)
-    q = np.maximum(lengths, 1e-9 * (lengths.max() or 1.0)) if scales is None else scales
+    q = np.maximum(lengths, 1e-9 * (lengths.max() or 1.0))  # positive numbers of our choice
     return up(mul_up(sum_upper(mul_up(gram, q[None, :]), axis=1), up(up(1.0 / q))) + error)
 
 

@@ -9,6 +9,7 @@ stored weight only, so it makes no difference who found it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,18 +32,19 @@ class NormProofs:
         self.found: dict[str, NormBound] = {}
         self._rank, self._size = rank, size
         self._numbers: dict[str, int] = {}
+        self._exchanged = False
 
     def bound(
         self, weight: np.ndarray, shape: tuple[int, ...], prove: Callable[[], NormBound]
     ) -> NormBound:
-        """The norm of a weight at an input shape; of no use where it is another rank's to prove."""
+        """The norm of a weight at an input shape; inf where another rank is still to prove it."""
         key = hashlib.sha256(np.ascontiguousarray(weight).tobytes())
         key.update(repr((weight.shape, weight.dtype.str, shape)).encode())
         name = key.hexdigest()
         number = self._numbers.setdefault(name, len(self._numbers))
         if name not in self.found:
-            if number % self._size != self._rank:
-                return NormBound(1.0, "another rank's")
+            if number % self._size != self._rank and not self._exchanged:
+                return NormBound(math.inf, "another rank's")
             self.found[name] = prove()
         return self.found[name]
 
@@ -50,6 +52,7 @@ class NormProofs:
         """Learn what the other ranks have proved. A collective."""
         for part in gather_objects(self.found):
             self.found |= part
+        self._exchanged = True
 
 
 _active: ContextVar[NormProofs | None] = ContextVar("proofs", default=None)

@@ -2,8 +2,8 @@
 
     x_1 = φ(W_0 x + b_0),  x_{k+1} = x_k + G_k φ(W_k x_k + b_k),  logits = W_L x_L + b_L
 
-Notable: the pairwise constants of training are those of Theorem 3 for the whole network. Certified
-is each block by Theorem 2 (`certification.method: product`), their product for the network.
+Notable: the pairwise constants of training are those of Theorem 3 for the whole network, and so
+are the certified ones with `certification.method: liplt`; `product` takes each block's Theorem 2.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Inspection:
         self.certificate = read_certificate(self._read(CERTIFICATE))
         self.method = margin_method(self.certificate)
         count, classes = (self.certificate.count(f"num_{what}") for what in ("images", "classes"))
-        return f"statement R, {count} images, {classes} classes"
+        return f"statements R and F, {count} images, {classes} classes"
 
     def check_files(self) -> str:
         """sha256 of every file named; weights, config and table must be."""
@@ -244,7 +244,8 @@ class Inspection:
             f"{text}: {100 * share:.2f} %"
             for text, share in self.certificate.record("vra").values.items()
         )
-        unchecked = " (logits not checked: no --data)" if self._data is None else ""
+        radii = "logits and radii" if self.method == "curvature" else "logits"
+        unchecked = f" ({radii} not checked: no --data)" if self._data is None else ""
         clean = 100 * self.certificate.number("clean_accuracy")
         return f"clean {clean:.2f} %, VRA {vra}{unchecked}"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,6 +23,7 @@ INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 NUMBER = re.compile(r"-?(inf|[0-9.]{1,25}(e[+-][0-9]{2,3})?)|nan")
 TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 LONGEST_LINE = 400
+LARGEST = Fraction(sys.float_info.max)
 ROUNDINGS = Fraction(1, 2**48)
 """A difference and a quotient, each rounded and lowered once more, lose less than this share."""
 
@@ -111,7 +113,7 @@ def check_row(
         f"{row} has the radius_float {row.radius_float!r}, larger than its radius {row.radius!r}",
     )
     require(
-        row.radius < math.inf or not distances.upper[row.predict].any(),
+        row.radius < math.inf or lipschitz_bound == 0 or not distances.upper[row.predict].any(),
         f"{row} has an infinite radius though some head row differs from its class's",
     )
 
@@ -134,7 +136,7 @@ def _check_radius(row: Row) -> None:
         math.isfinite(row.radius)
         and exact * (1 - ROUNDINGS) - Fraction(1, 2**1000) <= Fraction(row.radius) <= exact,
         f"{row} has the radius {row.radius!r}, which does not follow from its margin, delta and "
-        f"constant: they give {float(exact)!r}",
+        f"constant: they give {float(min(exact, LARGEST))!r}",
     )
 
 

@@ -19,6 +19,7 @@ from pipeline.certify.lipschitz_certifier import LipschitzCertifier
 from pipeline.certify.methods import check_method, prove_margins
 from pipeline.certify.stages import stages_of
 from pipeline.layers.network import ExportedNetwork
+from pipeline.layers.shift import ExportedShift
 from pipeline.lipschitz.curvature_search import algorithm_1
 from pipeline.models import build_model
 from tests.certify.small import exact_layer, fractions, small_network
@@ -239,6 +240,18 @@ def test_networks_that_the_methods_are_not_for_are_refused() -> None:
     check_method("liplt", relu.export())
     with pytest.raises(ValueError, match="softplus, sigmoid or tanh"):
         check_method("curvature", relu.export())
+
+
+def test_a_shift_is_refused_where_the_network_is_evaluated_without_it() -> None:
+    """Its radii would be those of another function."""
+    plain = network_of()
+    shift = ExportedShift("shift", plain.input_shape, 0.5)
+    shifted = ExportedNetwork((shift, *plain.layers), plain.head, plain.input_shape)
+    check_method("liplt", shifted)
+    with pytest.raises(ValueError, match=r"layer 'shift' \(shift\) stands where"):
+        check_method("curvature", shifted)
+    with pytest.raises(ValueError, match="layer 'shift'"):
+        certifier_of(shifted)
 
 
 def test_relu_networks_are_evaluated_exactly_within_delta() -> None:

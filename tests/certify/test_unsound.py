@@ -7,6 +7,7 @@ import torch
 from pipeline.certify import certifier
 from pipeline.certify.bounds import estimate_norms, prove_bounds
 from pipeline.certify.unsound import UnsoundReference, power_iteration_norm, unsound_radii
+from pipeline.layers.residual import ExportedResidual
 from tests.certify.small import labelled_images, small_network
 
 
@@ -28,6 +29,17 @@ def test_power_iteration_approaches_the_norm_from_below() -> None:
                 assert 0.99 * truth < estimate <= truth * (1 + 1e-6)
                 assert truth <= bound.value
             assert estimate <= bound.value * (1 + 1e-6)
+
+
+def test_a_residual_block_is_one_and_the_product_of_its_norms() -> None:
+    random = np.random.default_rng(0)
+    kernels = [
+        random.standard_normal(shape).astype(np.float32) for shape in ((4, 2, 3, 3), (2, 4, 3, 3))
+    ]
+    biases = [random.standard_normal(n).astype(np.float32) for n in (4, 2)]
+    block = ExportedResidual("block", (2, 5, 5), (kernels[0], kernels[1]), (biases[0], biases[1]))
+    truth = 1 + np.prod([explicit_norm(each) for each in block.convolutions()])
+    assert 0.99 * truth < power_iteration_norm(block) <= truth * (1 + 1e-6)
 
 
 def test_a_kernel_of_zeros_has_norm_zero() -> None:

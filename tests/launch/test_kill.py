@@ -45,15 +45,18 @@ def finish(words: list[str]) -> None:
     assert process.returncode == 0, errors.decode()
 
 
-def kill_while_training(words: list[str], metrics: Path, moments: random.Random) -> bool:
-    """Start, wait until steps are made, kill all of it. False if it was finished before."""
-    before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+def kill_while_training(words: list[str], run: Path, moments: random.Random) -> bool:
+    """Start, wait for a checkpoint, kill all of it soon after. False if it was finished before.
+
+    Without a checkpoint of its own an attempt was in vain, and after three of them a run gives up.
+    """
+
+    def checkpoints() -> set[str]:
+        return {path.name for path in run.glob("checkpoints/step_*")}
+
+    before = checkpoints()
     process = start(words)
-    # A run that goes on first cuts the rows beyond its checkpoint, so a change of either sign.
-    while process.poll() is None:
-        now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-        if now != before:
-            break
+    while process.poll() is None and checkpoints() <= before:
         time.sleep(0.005)
     time.sleep(moments.uniform(0, 0.4))
     running = process.poll() is None
@@ -78,9 +81,7 @@ def check_kills(tmp_path: Path, launcher: list[str], kills: int) -> None:
         folder.mkdir()
     finish(command(calm, launcher))
     words = command(wild, launcher)
-    killed = sum(
-        kill_while_training(words, wild / "tiny" / "metrics.jsonl", moments) for _ in range(kills)
-    )
+    killed = sum(kill_while_training(words, wild / "tiny", moments) for _ in range(kills))
     assert killed >= 1, "no kill hit the run"
     finish(words)
 

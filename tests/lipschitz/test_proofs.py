@@ -59,3 +59,11 @@ def test_a_shape_makes_another_norm() -> None:
     for size in (4, 5):
         proofs.bound(np.eye(2), (2, size, size), lambda: NormBound(float(size), "exact"))  # noqa: B023
     assert sorted(bound.value for bound in proofs.found.values()) == [4.0, 5.0]
+
+
+def test_a_norm_that_nobody_has_proved_yet_is_infinite_and_afterwards_one_s_own_work() -> None:
+    proofs = NormProofs(rank=1, size=2)
+    ask = (np.ones((1, 1), np.float32), (1,), lambda: NormBound(2.0, "proved"))
+    assert proofs.bound(*ask).value == np.inf
+    proofs.exchange()
+    assert proofs.bound(*ask).value == 2.0

@@ -108,6 +108,16 @@ def test_extreme_weights(tmp_path: Path, scale: float) -> None:
     assert verdict.verified, verdict.refusal
 
 
+def test_a_constant_network_has_infinite_radii(tmp_path: Path) -> None:
+    network = small_network(2)
+    network.layers[1].weight[:] = 0
+    folder = certified(network, tmp_path, 30)
+    rows = (folder / "certificate" / "images.tsv").read_text().splitlines()[1:]
+    assert "inf" in {row.split("\t")[3] for row in rows}
+    verdict = verify_certificate(folder / "certificate", folder / "data.npz")
+    assert verdict.verified, verdict.refusal
+
+
 def scale_stem(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     tensors["stem.weight"] *= np.float32(1.001)

@@ -98,6 +98,12 @@ def test_a_true_certificate_verifies(true: Path, tmp_path: Path) -> None:
     assert again.margins == certificate.margins
 
 
+def test_what_cannot_be_checked_without_pixels_is_said(true: Path) -> None:
+    curved = read_certificate(true / "certificate").method == "curvature"
+    what = "logits and radii" if curved else "logits"
+    assert f"({what} not checked: no --data)" in str(verify_certificate(true / "certificate"))
+
+
 def altered(folder: Path, true: Path, alter: Callable[[dict, list[list[str]]], None]) -> str:
     """The refusal of a certificate that `alter` changed, with totals and hashes made to fit."""
     directory = folder / "certificate"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from pipeline.certify.attacks.assault import Advance, Assault, Fall, Settings
 from pipeline.certify.attacks.slopes import layer_slope, trunk_slope
 from pipeline.certify.lipschitz_certifier import PIXELS
+from pipeline.certify.radius import exceeds
 from pipeline.layers.network import ExportedNetwork
 from pipeline.types import Epsilon
 
@@ -55,7 +55,7 @@ def battery(
     for epsilon in epsilons:
         size = float(epsilon)
         falls = force.fallen(rows, np.full(len(rows), size))
-        certified = {int(row) for row in rows if Fraction(float(radius[row])) > epsilon.exact}
+        certified = {int(row) for row in rows[exceeds(radius[rows], epsilon)]}
         refuting += [fall for fall in falls if fall.index in certified]
         at[epsilon.text] = {
             "empirical_accuracy": (len(rows) - len(falls)) / count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pipeline.certify.arithmetic import conventional_arithmetic
 from pipeline.certify.attacks.assault import Settings
 from pipeline.certify.attacks.battery import battery
 from pipeline.certify.attacks.report import write_attack
-from pipeline.certify.certificate import load_network, read_certificate
+from pipeline.certify.certificate import load_network, read_certificate, table_lines
 from pipeline.certify.verdicts import read_rows
 from pipeline.config import DataConfig
 from pipeline.data.base import BLOCK, BlockLoader
@@ -49,10 +50,13 @@ def attack_certificate(
     certificate = read_certificate(directory)
     network = load_network(directory)
     wanted = [Epsilon.parse(text) for text in epsilons or certificate.epsilons]
-    rows = read_rows((directory / "images.tsv").read_text().splitlines()[1:])
-    count = min(images or len(rows), len(rows))
+    rows = read_rows(table_lines(directory, certificate))
+    count = len(rows) if images is None else min(images, len(rows))
     if count < 1:
         raise ValueError(f"--images {images}: at least 1 is needed")
+    for distance in curve:
+        if not 0 < distance < math.inf:
+            raise ValueError(f"--curve {distance}: distances are numbers above 0")
     reading = DataConfig(classes=certificate.dataset.get("classes"))
     spec = data or certificate.dataset["spec"]
     loader = open_block_loader(spec, "val", certificate.input["shape"][1], reading)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.certify.certificate import read_certificate, sha256_of
+from pipeline.certify.certificate import read_certificate, table_lines
 from pipeline.certify.radius import Floats, exceeds
 from pipeline.certify.smoothing.record import RECORD, read_record
 from pipeline.certify.verdicts import read_rows
@@ -80,10 +80,7 @@ def _read(path: Path, label: str) -> Compared:
     if not (path / "certificate.json").is_file() and (inside / "certificate.json").is_file():
         path = inside
     certificate = read_certificate(path)
-    table = path / "images.tsv"
-    if not table.is_file() or sha256_of(table) != certificate.files["images.tsv"]:
-        raise ValueError(f"{table} is missing or not the table that {path} was written with")
-    lines = table.read_text().splitlines()[1:]
+    lines = table_lines(path, certificate)
     verdicts, times = read_rows(lines), [float(line.split("\t")[5]) for line in lines]
     return Compared(
         label,

@@ -38,6 +38,7 @@ def draw_curve(
     unsound_radius: Floats,
     clean_accuracy: float,
     vra: Sequence[tuple[Epsilon, float]],
+    usual_recipe: str = "power iteration, float32",
 ) -> bytes:
     """A PNG of the curve, the clean accuracy and the VRA at each epsilon.
 
@@ -47,6 +48,7 @@ def draw_curve(
         unsound_radius: [N] radii of the usual recipe, drawn thin behind.
         clean_accuracy: share of correct images.
         vra: (epsilon, share) to mark.
+        usual_recipe: what that is.
     """
     # Imported here: matplotlib takes seconds to load, and every run imports this file.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -58,7 +60,7 @@ def draw_curve(
     axes = figure.add_subplot()
     right = _right_end(radius, [epsilon for epsilon, _ in vra])
     steps, shares = _until(right, *certified_accuracy(unsound_radius))
-    label = "usual recipe (power iteration, float32): no proof"
+    label = f"usual recipe ({usual_recipe}): no proof"
     axes.step(
         steps, shares, where="post", label=label, color=UNSOUND, linewidth=1.1, linestyle="--"
     )
@@ -214,5 +216,5 @@ def _right_end(radius: Floats, epsilons: Sequence[Epsilon]) -> float:
     finite = radius[np.isfinite(radius)]
     largest = float(finite.max(initial=0.0))
     if np.isinf(radius).any() or largest == 0:
-        return max(largest, *(float(epsilon) for epsilon in epsilons)) * 1.1
+        return max([largest, *map(float, epsilons)]) * 1.1 or 1.0
     return largest * 1.05

@@ -40,7 +40,7 @@ def latex_table(certificate: Certificate) -> str:
         ["", r"Clean (\%)", *columns],
         [
             ["Certified", f"{100 * certificate.clean_accuracy:.2f}", *proved],
-            ["Power iteration, float32 (no proof)", "", *usual],
+            [f"{certificate.usual_recipe.capitalize()} (no proof)", "", *usual],
         ],
     )
 

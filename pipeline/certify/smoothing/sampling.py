@@ -67,10 +67,8 @@ class SmoothingPass:
         Raises:
             RuntimeError: another rank failed.
         """
-        missing = distributed.broadcast_object(
-            [index for index in chosen if self._store.read(index) is None]
-            if world.is_main
-            else None
+        missing = distributed.on_main(
+            lambda: [index for index in chosen if self._store.read(index) is None]
         )
         a_round = world.size * threads * IMAGES_A_ROUND
         done = len(chosen) - len(missing)

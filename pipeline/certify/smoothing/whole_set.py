@@ -19,6 +19,7 @@ import torch
 from pipeline import distributed
 from pipeline.certify.arithmetic import default_threads, device_name
 from pipeline.certify.certificate import Certificate, load_network, read_certificate
+from pipeline.certify.images import check_images
 from pipeline.certify.smoothing.record import (
     CLAIM,
     FORMAT,
@@ -34,9 +35,7 @@ from pipeline.certify.smoothing.record import (
 from pipeline.certify.smoothing.sampling import SmoothingPass
 from pipeline.certify.smoothing.smoothed import ABSTAIN, Settings
 from pipeline.config import DataConfig
-from pipeline.data.base import BlockLoader
 from pipeline.data.loader import open_block_loader
-from pipeline.layers.network import ExportedNetwork
 from pipeline.progress import say
 from pipeline.types import Epsilon
 
@@ -90,14 +89,12 @@ def smooth(
     with distributed.together():
         spec = data or base.dataset["spec"]
         loader = open_block_loader(spec, "val", base.input["shape"][1], reading)
-        _check(loader, network)
+        check_images(network, loader.info)
     try:
         chosen = list(range(0, loader.info.num_samples, every))[:images]
-        facts = Facts(base, spec, loader.dataset_sha256(), device_name(device))
-        finished = distributed.broadcast_object(
-            _finished(out_dir, settings, facts, chosen, every, wanted, force)
-            if world.is_main
-            else None
+        facts = Facts(base, spec, distributed.on_main(loader.dataset_sha256), device_name(device))
+        finished = distributed.on_main(
+            lambda: _finished(out_dir, settings, facts, chosen, every, wanted, force)
         )
         if finished is not None:
             say(f"{text_table(finished)}\nalready done: {out_dir}")
@@ -107,10 +104,9 @@ def smooth(
         work.run(world, chosen, threads or default_threads(world, device))
     finally:
         loader.close()
-    with distributed.together():
-        if world.is_main:
-            _write(out_dir, settings, facts, chosen, every, wanted, store)
-    record, _ = read_record(out_dir)
+    record = distributed.on_main(
+        lambda: _write(out_dir, settings, facts, chosen, every, wanted, store)
+    )
     say(f"{text_table(record)}\nrows: {out_dir / TABLE}")
     return record
 
@@ -147,20 +143,6 @@ def text_table(record: Record) -> str:
         f"PROBABILISTIC: each radius is wrong with probability up to {record.alpha:g}; no proof",
     ]
     return "\n".join(lines)
-
-
-def _check(loader: BlockLoader, network: ExportedNetwork) -> None:
-    info = loader.info
-    if tuple(info.image_shape) != tuple(network.input_shape):
-        here, there = (
-            "×".join(map(str, shape)) for shape in (info.image_shape, network.input_shape)
-        )
-        raise ValueError(f"{info.spec} has images of {here}, the model takes {there}")
-    if info.num_classes > network.head.num_classes:
-        raise ValueError(
-            f"{info.spec} has {info.num_classes} classes, the model's head has "
-            f"{network.head.num_classes}: take the data set that the model was trained for"
-        )
 
 
 def _finished(
@@ -215,7 +197,7 @@ def _write(
     every: int,
     epsilons: Sequence[Epsilon],
     store: RowStore,
-) -> None:
+) -> Record:
     """Assemble images.tsv and smoothing.json from the stored rows."""
     lines = [line for index in chosen if (line := store.read(index)) is not None]
     assert len(lines) == len(chosen)
@@ -231,3 +213,4 @@ def _write(
     )
     write_record(out_dir, record)
     store.clear()
+    return record

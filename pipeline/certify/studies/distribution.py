@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.certify.certificate import read_certificate
+from pipeline.certify.certificate import read_certificate, table_lines
 from pipeline.certify.lipschitz_certifier import LipschitzCertifier
 from pipeline.certify.radius import Floats
 from pipeline.certify.reporting.plots import Curve, certified_accuracy, draw_curves
@@ -29,8 +29,7 @@ BATCH = 256
 
 def radii_of(directory: Path) -> Floats:
     """[N] certified radii of a certificate."""
-    lines = (directory / "images.tsv").read_text().splitlines()
-    return read_rows(lines[1:]).radius
+    return read_rows(table_lines(directory, read_certificate(directory))).radius
 
 
 def naive_radii(directory: Path, data: str | None = None) -> Floats:

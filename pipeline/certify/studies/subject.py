@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline import config as configs
 from pipeline.certify.certificate import load_network, read_certificate
-from pipeline.certify.stages import stages_of
+from pipeline.certify.images import check_images
+from pipeline.certify.stages import dense_stages_of
 from pipeline.checkpoint import load_chosen
 from pipeline.config import DataConfig
 from pipeline.data.loader import open_block_loader
@@ -30,18 +31,11 @@ class Subject:
     """[n, C, H, W] uint8."""
     labels: Tensor
     """[n] int64."""
-    whole: int
-    """Images in the whole set."""
 
     @property
     def center(self) -> Tensor:
         """[n, D] float64, fl(v/255)."""
         return self.images.double().flatten(1) / 255
-
-    def sentence(self) -> str:
-        """What was looked at."""
-        share = "all" if len(self.images) == self.whole else "the first"
-        return f"{self.name}: {share} {len(self.images)} of {self.whole} images"
 
 
 def open_subject(directory: Path, data: str | None = None, count: int | None = None) -> Subject:
@@ -70,11 +64,7 @@ def open_subject(directory: Path, data: str | None = None, count: int | None = N
         raise ValueError(f"{directory} is neither a certificate directory nor a run")
     loader = open_block_loader(spec, "val", network.input_shape[1], reading)
     try:
-        if tuple(loader.info.image_shape) != tuple(network.input_shape):
-            raise ValueError(
-                f"{spec} has images of {list(loader.info.image_shape)}, and the network takes "
-                f"{list(network.input_shape)}"
-            )
+        check_images(network, loader.info)
         wanted = min(count or loader.info.num_samples, loader.info.num_samples)
         images, labels, seen = [], [], 0
         for block in loader.blocks(range(loader.num_blocks)):
@@ -83,9 +73,8 @@ def open_subject(directory: Path, data: str | None = None, count: int | None = N
             seen += len(block.labels)
             if seen >= wanted:
                 break
-        whole = loader.info.num_samples
         pixels, classes = torch.cat(images)[:wanted], torch.cat(labels)[:wanted]
-        return Subject(directory.name, network, pixels, classes, whole)
+        return Subject(directory.name, network, pixels, classes)
     finally:
         loader.close()
 
@@ -110,11 +99,9 @@ def plain_network(network: ExportedNetwork, dtype: torch.dtype = torch.float64) 
     """A fully connected network as arrays.
 
     Raises:
-        ValueError: a convolution, or as `stages_of`.
+        ValueError: a convolution, or as `dense_stages_of`.
     """
-    stages = stages_of(network)
-    if any(each.weight.ndim != 2 for each in stages.maps):
-        raise ValueError("this table is of fully connected networks: take a model mlp")
+    stages = dense_stages_of(network)
     layers = [network.layers[number] for number in stages.numbers]
     return PlainNetwork(
         [torch.from_numpy(each.weight) for each in stages.maps],

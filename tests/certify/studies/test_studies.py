@@ -41,7 +41,7 @@ def subject_of(network: ExportedNetwork, count: int = COUNT) -> Subject:
     images = torch.from_numpy(pixels)
     labels = network.logits(network.trunk(images.double() / 255)).argmax(1)
     labels[::10] = (labels[::10] + 1) % CLASSES
-    return Subject("tiny", network, images, labels, count)
+    return Subject("tiny", network, images, labels)
 
 
 @pytest.fixture(scope="module")
