@@ -1,18 +1,16 @@
 """`beton:PATH`: a .beton file, a folder or a pattern of them, as a source to be written again.
 
-Generated images are resized in this way once, when they are written, and not in every epoch; their
-data cards go into the new one.
+Generated images are resized in this way once, when they are written, and not in every epoch.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.data.betons.files import beton_files, read_card
+from pipeline.data.betons.files import beton_files
 from pipeline.data.betons.format import BetonFile, read_beton
 from pipeline.data.betons.several import SeveralFiles
 from pipeline.data.sources.base import Pixels, Split, fingerprint
@@ -62,13 +60,6 @@ class BetonSource:
         """File and number."""
         file, number = self._place(index)
         return f"{file.path.name}/{number}"
-
-    @property
-    def cards(self) -> list[dict[str, Any]]:
-        """The data cards of the files, without the lists of single pictures."""
-        lists = ("duplicates", "skipped", "passed_over")
-        cards = [read_card(file.path) for file in self._files]
-        return [{key: card[key] for key in card if key not in lists} for card in cards]
 
     def _place(self, index: int) -> tuple[BetonFile, int]:
         number, place = self._several.place(index)
