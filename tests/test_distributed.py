@@ -13,6 +13,7 @@ from pipeline import distributed
 ROOT = Path(__file__).parents[1]
 
 TWO = """
+import time
 import torch
 from pipeline import distributed as d
 world = d.start()
@@ -28,6 +29,23 @@ except RuntimeError as error:
     assert world.rank == 0 and "rank 1 failed" in str(error) and "lost" in str(error)
 else:
     raise AssertionError("no error")
+try:  # rank 1 fails before it comes to where rank 0 asks
+    with d.together():
+        if world.rank == 1:
+            raise OSError("gone")
+        with d.together():
+            pass
+except (OSError, d.RankFailedError) as error:
+    assert ("rank 1 failed" in str(error)) == (world.rank == 0)
+found = d.together_while(lambda: time.sleep(0.3) or "done")
+assert found == ("done" if world.rank == 0 else None)
+try:
+    d.together_while(lambda: {}["lost"])
+except KeyError:
+    assert world.rank == 0
+except d.RankFailedError:
+    assert world.rank == 1
+assert d.gather_objects(world.rank) == [0, 1]  # nobody is a collective behind
 d.barrier()
 d.stop()
 print(f"fine {world.rank};", flush=True)
@@ -56,3 +74,4 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed.raise_together(None)
     with pytest.raises(KeyError):
         distributed.raise_together(KeyError("mine"))
+    assert distributed.together_while(lambda: 3) == 3

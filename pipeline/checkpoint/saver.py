@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.checkpoint.background import Background
 from pipeline.checkpoint.files import FileRecord
 from pipeline.checkpoint.fragments import Part
 from pipeline.checkpoint.share import state_text, write_share
 from pipeline.checkpoint.store import begin, commit, final_path, prune
 from pipeline.distributed import World, gather_objects, raise_together
+from pipeline.distributed.background import Background
 
 T = TypeVar("T")
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.progress import ProgressBar
 
 
 class ContentHash:
@@ -32,3 +35,23 @@ class ContentHash:
     def hexdigest(self) -> str:
         """The hash of the samples so far, 64 hexadecimal digits."""
         return self._hash.hexdigest()
+
+
+class Labelled(Protocol):
+    """Pictures and labels in order: a source, an open .beton file."""
+
+    labels: npt.NDArray[np.int64]
+
+    def image(self, index: int) -> npt.NDArray[np.uint8]:
+        """[H, W, C] uint8."""
+        ...
+
+
+def content_sha256(pictures: Labelled, title: str) -> str:
+    """The content hash of a whole set, with a progress bar of that title."""
+    content = ContentHash()
+    with ProgressBar(title, total=len(pictures.labels), unit="img") as bar:
+        for index, label in enumerate(pictures.labels.tolist()):
+            content.update(label, pictures.image(index))
+            bar.advance()
+    return content.hexdigest()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.data.betons.files import beton_files
+from pipeline.data.betons.several import SeveralFiles
 from pipeline.data.pictures import BetonPictures, Pixels
 
 
@@ -52,21 +50,13 @@ class JoinedPictures:
     """
 
     def __init__(self, parts: Sequence[BetonPictures], names: Sequence[str]) -> None:
-        first = parts[0]
-        for part, name in zip(parts, names, strict=True):
-            if part.class_names != first.class_names or part.channels != first.channels:
-                raise ValueError(
-                    f"{name} has other classes or channels than {names[0]}, and they are read as "
-                    "one data set: write it again from the same generator"
-                )
-        self.labels: npt.NDArray[np.int64] = np.concatenate([part.labels for part in parts])
-        self.class_names, self.channels = first.class_names, first.channels
+        self._files, self._parts = SeveralFiles(parts, names), parts
+        self.labels, self.class_names = self._files.labels, self._files.class_names
+        self.channels = self._files.channels
         self.exact = all(part.exact for part in parts)
         self.is_raw = all(part.is_raw for part in parts)
-        self._parts = parts
-        self._starts = np.cumsum([0, *(len(part.labels) for part in parts)])
 
     def picture(self, index: int) -> Pixels:
         """See `Pictures`."""
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[number].decoded(index - int(self._starts[number]))
+        number, place = self._files.place(index)
+        return self._parts[number].decoded(place)

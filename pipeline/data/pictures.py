@@ -73,7 +73,7 @@ class SourcePictures:
         self.labels = source.labels
         self.class_names = source.class_names
         self.exact = preset == "exact"
-        self._source, self._size = source, size
+        self.source, self._size = source, size
         self._resize: Callable[[Pixels, int], Pixels] | None = None
         if source.photographs:
             self._resize = train_photo if preset == "train" else exact_photo
@@ -81,22 +81,17 @@ class SourcePictures:
         self._room = KEPT_BYTES
         self.channels = self.picture(0).shape[2]
 
-    @property
-    def identity(self) -> str:
-        """See `Source.identity`."""
-        return self._source.identity
-
     def picture(self, index: int) -> Pixels:
         """See `Pictures`; ValueError if it has not the size that the model takes."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
-        picture = self._source.image(index)
+        picture = self.source.image(index)
         if self._resize is not None:
             picture = self._resize(picture, self._size)
         elif picture.shape[:2] != (self._size, self._size):
             raise ValueError(
-                f"{self._source.describe(index)} has {_pixels(*picture.shape[:2])}, and the model "
+                f"{self.source.describe(index)} has {_pixels(*picture.shape[:2])}, and the model "
                 f"takes {_pixels(self._size, self._size)}: set model.image_size"
             )
         picture = np.ascontiguousarray(picture)

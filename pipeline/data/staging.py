@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import threading
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 
 from pipeline import distributed
+from pipeline.data.betons.files import read_card
 from pipeline.data.betons.format import card_path
 from pipeline.progress import ProgressBar
 
@@ -92,7 +92,8 @@ class _Copying(threading.Thread):
                 card = card_path(self.source)
                 if card.is_file():
                     shutil.copyfile(card, card_path(target))
-                self._copy_checked(target, _sha256_on_card(card))
+                named = read_card(self.source, of_any_length=True).get("file_sha256")
+                self._copy_checked(target, named if isinstance(named, str) else None)
         self.copied = self.size
         return target
 
@@ -131,12 +132,3 @@ def _expanded(folder: str) -> Path:
             f"data.stage {folder} names a variable that is not set here: set it, or name a folder"
         )
     return Path(expanded).expanduser()
-
-
-def _sha256_on_card(card: Path) -> str | None:
-    """What the data card says of the file; older cards say nothing."""
-    try:
-        value = json.loads(card.read_text())["file_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return value if isinstance(value, str) else None

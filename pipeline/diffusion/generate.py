@@ -15,14 +15,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from pipeline import config as configs
 from pipeline import distributed
 from pipeline.checkpoint import load_chosen
-from pipeline.checkpoint.background import Background
 from pipeline.config import RunConfig, SamplingConfig
 from pipeline.data.betons.storage import storage_of
 from pipeline.data.betons.write import check_out, write_source
@@ -38,12 +37,8 @@ from pipeline.diffusion.source import DrawnSource
 from pipeline.diffusion.store import DrawnBatches
 from pipeline.diffusion.train import AVERAGE
 from pipeline.diffusion.training_data import TrainingData
-from pipeline.distributed import World
 from pipeline.progress import say
 from pipeline.training.determinism import make_deterministic
-
-T = TypeVar("T")
-SECONDS_BETWEEN_MEETINGS = 5.0
 
 
 def generate(
@@ -82,11 +77,7 @@ def generate(
         "generator": str(run),
         "checkpoint": checkpoint,
         "weights_sha256": weights_sha256(network),
-        "training_data": {
-            "spec": trained_on.spec,
-            "num_samples": trained_on.num_samples,
-            "dataset_sha256": trained_on.dataset_sha256,
-        },
+        "training_data": trained_on.on_card(),
         "drawn": asdict(settings) | {"batch_size": sampling.batch_size},
         "filter": None if judge is None else _filter_facts(sampling, judge),
         "versions": {name: metadata.version(name) for name in ("torch", "diffusers")},
@@ -119,7 +110,7 @@ def generate(
         facts["similarity"] = similarity(
             source, config, trained_on, sampling.nearest, device, world, picture
         )
-    card = _together_while(lambda: _write(source, f"ddpm:{run}", out, facts), world)
+    card = distributed.together_while(lambda: _write(source, f"ddpm:{run}", out, facts))
     if world.is_main:
         store.clear()
     return card
@@ -225,13 +216,3 @@ def _write(source: Source, spec: str, out: Path, facts: dict[str, Any]) -> dict[
     if out.suffix == ".npz":
         return write_npz(source, spec, out, facts)
     return write_source(source, spec, "train", storage_of("exact"), out, facts=facts)
-
-
-def _together_while(job: Callable[[], T], world: World) -> T | None:
-    """Rank 0's job, for however long; its result on rank 0. A collective."""
-    work = Background(job) if world.is_main else None
-    while distributed.broadcast_object(work is not None and work.busy):
-        time.sleep(SECONDS_BETWEEN_MEETINGS if world.size > 1 else 0.05)
-    with distributed.together():
-        return None if work is None else work.result()
-    return None

@@ -1,5 +1,6 @@
 """Ranks and collectives, for one process and for many, under any launcher."""
 
+from pipeline.distributed.background import Background, together_while
 from pipeline.distributed.collectives import (
     RankFailedError,
     barrier,
@@ -26,6 +27,7 @@ from pipeline.distributed.group import (
 from pipeline.distributed.world import World, current_world, local_device, node_name
 
 __all__ = [
+    "Background",
     "RankFailedError",
     "RendezvousError",
     "World",
@@ -49,4 +51,5 @@ __all__ = [
     "stop",
     "sum_over_ranks",
     "together",
+    "together_while",
 ]

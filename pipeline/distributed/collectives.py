@@ -65,6 +65,10 @@ def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+_KNOWN = "known_to_all_ranks"
+"""An attribute of errors that all ranks have learnt of."""
+
+
 class RankFailedError(RuntimeError):
     """Another rank failed, at a point where all ranks learn of it."""
 
@@ -80,18 +84,22 @@ def raise_together(error: Exception | None) -> None:
     """Make an error of one rank the error of all, so that none is left waiting in a collective.
 
     Every rank calls it at the same point with its own error or None. The rank that failed raises
-    its own; the others raise a RankFailedError that names the first failed rank.
+    its own; the others raise a RankFailedError that names the first failed rank. What all ranks
+    have learnt of once is raised again without asking them: one may have met the others inside
+    what the failed one was called from.
     """
+    if error is not None and getattr(error, _KNOWN, False):
+        raise error
     mine = None
     if error is not None:
         is_mistake = isinstance(error, ValueError | OSError)
         mine = (f"{type(error).__name__}: {error}", is_mistake, getattr(error, "errno", None))
     failures = gather_objects(mine)
-    if error is not None:
-        raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            raise RankFailedError(rank, *failure)
+            known = error or RankFailedError(rank, *failure)
+            setattr(known, _KNOWN, True)
+            raise known
 
 
 def on_main(function: Callable[[], T]) -> T:

@@ -133,6 +133,79 @@ def test_classes_of_others_are_checked(tmp_path: Path) -> None:
         ForeignSamples(foreign(tmp_path, [0], class_names=names), ours, (1, 8, 8), None)
 
 
+class Seer:
+    """A classifier that reads the class off the first pixel, and is right at a rate."""
+
+    def __init__(self, classes: int, accuracy: float = 1.0) -> None:
+        self.classes, self.accuracy = classes, accuracy
+        self.draw = np.random.default_rng(0)
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        found = images[:, 0, 0, 0].long()
+        errs = torch.from_numpy(self.draw.random(len(found)) >= self.accuracy)
+        shift = torch.from_numpy(self.draw.integers(1, self.classes, len(found)))
+        found = torch.where(errs, (found + shift) % self.classes, found)
+        return torch.nn.functional.one_hot(found, self.classes).float()
+
+
+def seen(folder: Path, labels: np.ndarray, classes: list[int]) -> Path:
+    """Images whose first pixel tells of which class of ours they are: `classes[label]`."""
+    images = np.zeros((len(labels), 8, 8, 1), np.uint8)
+    images[:, 0, 0, 0] = np.array(classes)[labels]
+    path = folder / "theirs.npz"
+    np.savez(path, image=images, label=labels)
+    return path
+
+
+CIFAR = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.mark.parametrize("accuracy", [1.0, 0.9, 0.6])
+def test_the_alphabetical_order_of_cifar_is_found(accuracy: float, tmp_path: Path) -> None:
+    """Three labels of ten are the same in both, well above chance."""
+    alphabetical = [CIFAR.index(name) for name in sorted(CIFAR)]
+    path = seen(tmp_path, np.arange(2000) % 10, alphabetical)
+    with pytest.raises(
+        ValueError,
+        match=r"another order.* label 0 \('plane' here\) seems to be 'bird'.* more: ren",
+    ) as error:
+        ForeignSamples(path, CIFAR, (1, 8, 8), Seer(10, accuracy))  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    right = seen(tmp_path, np.arange(2000) % 10, list(range(10)))
+    for least in (accuracy, 0.35):  # a poor classifier is no reason
+        ForeignSamples(right, CIFAR, (1, 8, 8), Seer(10, least))  # type: ignore[arg-type]
+
+
+def test_two_labels_that_changed_places_are_found(tmp_path: Path) -> None:
+    names = tuple(map(str, range(100)))
+    order = [1, 0, *range(2, 100)]
+    path = seen(tmp_path, np.arange(3000) % 100, order)
+    with pytest.raises(ValueError, match=r"label 0 \('0' here\) seems to be '1', 1 .* be '0': ren"):
+        ForeignSamples(path, names, (1, 8, 8), Seer(100, 0.8))  # type: ignore[arg-type]
+    for accuracy in (0.1, 0.3, 0.8):
+        right = seen(tmp_path, np.arange(3000) % 100, list(range(100)))
+        ForeignSamples(right, names, (1, 8, 8), Seer(100, accuracy))  # type: ignore[arg-type]
+
+
+def test_two_classes_and_one_that_is_wanting(tmp_path: Path) -> None:
+    two = ("a", "b")
+    ForeignSamples(seen(tmp_path, np.arange(50) % 2, [0, 1]), two, (1, 8, 8), Seer(2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"label 0 \('a' here\) seems to be 'b'"):
+        ForeignSamples(seen(tmp_path, np.arange(50) % 2, [1, 0]), two, (1, 8, 8), Seer(2))  # type: ignore[arg-type]
+    three = ("a", "b", "c")
+    ForeignSamples(seen(tmp_path, np.arange(50) % 2, [0, 1]), three, (1, 8, 8), Seer(3))  # type: ignore[arg-type]
+
+
+def test_an_order_that_nobody_checks_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ForeignSamples(foreign(tmp_path, [0, 1]), ("a", "b"), (1, 8, 8), None)
+    assert "order of the data set was not checked; --filter" in capsys.readouterr().out
+    names = np.array(["a", "b"])
+    ForeignSamples(foreign(tmp_path, [0, 1], class_names=names), ("a", "b"), (1, 8, 8), None)
+    assert "not checked" not in capsys.readouterr().out
+
+
 class Blind:
     """A classifier that calls everything class 0."""
 
@@ -140,7 +213,7 @@ class Blind:
         return torch.tensor([[1.0] + [0.0] * 9]).expand(len(images), -1)
 
 
-def test_a_classifier_finds_labels_in_another_order(tmp_path: Path) -> None:
+def test_a_classifier_that_is_at_chance_is_refused(tmp_path: Path) -> None:
     ours, labels = tuple("abcdefghij"), [i % 10 for i in range(50)]
     with pytest.raises(ValueError, match=r"only 10\.0% of its images"):
         ForeignSamples(foreign(tmp_path, labels), ours, (1, 8, 8), Blind())  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ import PIL
 from pipeline.data.betons.format import BetonFile, card_path, read_beton
 from pipeline.data.betons.shards import Shard
 from pipeline.data.betons.storage import Storage
-from pipeline.data.content import ContentHash
+from pipeline.data.content import content_sha256
 from pipeline.data.sources import Source
 from pipeline.progress import ProgressBar
 
@@ -63,7 +63,7 @@ def data_card(
         "duplicates": _duplicates(source, written.labels, shards),
         "skipped": [{"picture": entry.picture, "reason": entry.reason} for entry in skipped],
         "passed_over": list(source.passed_over),
-        "dataset_sha256": _content_sha256(written) if written.is_exact else None,
+        "dataset_sha256": content_sha256(written, "read back") if written.is_exact else None,
         "file_bytes": written.path.stat().st_size,
         "file_sha256": file_sha256(written.path),
         "source_sha256": source.identity,
@@ -152,12 +152,3 @@ def _duplicates(
             for group in groups[:MOST_LISTED]
         ],
     }
-
-
-def _content_sha256(written: BetonFile) -> str:
-    content = ContentHash()
-    with ProgressBar("read back", total=len(written), unit="img") as bar:
-        for index in range(len(written)):
-            content.update(written.label(index), written.image(index))
-            bar.advance()
-    return content.hexdigest()

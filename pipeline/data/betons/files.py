@@ -1,4 +1,4 @@
-"""Which .beton files a folder, a pattern or a name means, and what their data cards say."""
+"""Which .beton files a folder, a pattern or a name means, and what data cards say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.betons.format import card_path
+
+_LISTS = ("duplicates", "skipped", "passed_over")
+"""Entries of a card that list single pictures."""
 
 
 def beton_files(path: str) -> list[str] | None:
@@ -30,10 +33,38 @@ def beton_files(path: str) -> list[str] | None:
     return found
 
 
-def read_card(beton: Path) -> dict[str, Any]:
-    """The data card of a file; empty where there is none, or it is of a file of another length."""
+def files_of(spec: str) -> list[Path]:
+    """The files that a dataset spec names and a data card may lie beside.
+
+    Returns:
+        Of a .beton, `beton:PATH` or `npz:PATH`; nothing of sources that have no cards.
+
+    Raises:
+        ValueError: a folder or pattern in which there is none.
+    """
+    form, _, rest = spec.partition(":")
+    if form == "beton" and rest:
+        return [Path(file) for file in beton_files(rest) or [rest]]
+    if form == "npz" and rest:
+        return [Path(rest)]
+    return [Path(spec)] if spec.endswith(".beton") else []
+
+
+def read_card(file: Path, of_any_length: bool = False) -> dict[str, Any]:
+    """The data card of a file; empty where there is none, or it is of a file of another length.
+
+    Args:
+        of_any_length: to be compared with the file by its hash, damaged as it may be.
+    """
     try:
-        card: dict[str, Any] = json.loads(card_path(beton).read_text())
-        return card if card["file_bytes"] == beton.stat().st_size else {}
+        card = json.loads(card_path(file).read_text())
+        is_its = of_any_length or card["file_bytes"] == file.stat().st_size
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+    return card if is_its and isinstance(card, dict) else {}
+
+
+def cards_of(spec: str) -> list[dict[str, Any]]:
+    """The data cards of the files of a spec, without the lists of single pictures."""
+    cards = [read_card(file) for file in files_of(spec)]
+    return [{key: card[key] for key in card if key not in _LISTS} for card in cards if card]

@@ -24,13 +24,13 @@ import PIL
 
 from pipeline.data.betons.card import data_card, write_card
 from pipeline.data.betons.estimate import estimate, require_room
+from pipeline.data.betons.files import cards_of
 from pipeline.data.betons.format import card_path, read_beton
 from pipeline.data.betons.shards import Parts
 from pipeline.data.betons.storage import Storage, storage_of
 from pipeline.data.betons.writer import BetonWriter, Layout, Sample
 from pipeline.data.sources import Source, Split, open_source
 from pipeline.data.sources.base import UnreadablePicture
-from pipeline.data.sources.beton import BetonSource
 from pipeline.data.sources.enlarged import Enlarged
 from pipeline.data.workers import worker_count
 from pipeline.progress import say
@@ -88,10 +88,9 @@ def write_beton(
     """
     check_out(out, force)
     source = open_source(spec, split)
-    facts = {"written_from": source.cards} if isinstance(source, BetonSource) else None
     if resize:
         source = Enlarged(source)
-    return write_source(source, spec, split, storage, out, workers, on_error, facts)
+    return write_source(source, spec, split, storage, out, workers, on_error)
 
 
 def check_out(out: Path, force: bool) -> None:
@@ -119,7 +118,7 @@ def write_source(
     """Write an open source, replacing what is there. See `write_beton`.
 
     Args:
-        spec: what the data card calls the source.
+        spec: what the data card calls the source; cards that its files have go into the new one.
         facts: further entries of the data card.
     """
     samples = StoredSource(source, storage)
@@ -150,6 +149,8 @@ def write_source(
                     error.add_note("what is written is kept; the same command goes on from there")
                 raise
             card = data_card(spec, split, source, storage, read_beton(partial), parts.shards)
+            if before := cards_of(spec):
+                card["written_from"] = before
             card |= facts or {}
             out.unlink(missing_ok=True)  # a new card must never lie beside the old file
             write_card(card, card_path(out))

@@ -1,19 +1,18 @@
 """`beton:PATH`: a .beton file, a folder or a pattern of them, as a source to be written again.
 
-Generated images are resized in this way once, when they are written, and not in every epoch; their
-data cards go into the new one.
+Generated images are resized in this way once, when they are written, and not in every epoch.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.data.betons.files import beton_files, read_card
+from pipeline.data.betons.files import beton_files
 from pipeline.data.betons.format import BetonFile, read_beton
+from pipeline.data.betons.several import SeveralFiles
 from pipeline.data.sources.base import Pixels, Split, fingerprint
 from pipeline.data.sources.decode import SMALL
 
@@ -29,22 +28,19 @@ class BetonSource:
 
     def __init__(self, path: Path, split: Split) -> None:
         self._files = [read_beton(Path(file)) for file in beton_files(str(path)) or [str(path)]]
-        first = self._files[0]
         for file in self._files:
             if not file.is_exact:
                 raise ValueError(
                     f"{file.path} holds JPEG images, which lose once more when they are written "
                     "again: write from what that file was written from"
                 )
-            if file.class_names != first.class_names or file.channels != first.channels:
-                raise ValueError(f"{file.path} has other classes or channels than {first.path}")
-        self.class_names = first.class_names
-        self.labels = np.concatenate([file.labels for file in self._files])
+        self._several = SeveralFiles(self._files, [str(file.path) for file in self._files])
+        self.class_names, self.labels = self._several.class_names, self._several.labels
         sides = np.concatenate(
             [part for file in self._files for part in (file.heights, file.widths)]
         )
-        self.photographs = bool((sides != sides[0]).any() or sides[0] > SMALL)
-        self._starts = np.cumsum([0, *map(len, self._files)])
+        varied = bool((sides != sides[0]).any() or sides[0] > SMALL)
+        self.photographs = varied and self._several.channels == 3
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,13 +61,6 @@ class BetonSource:
         file, number = self._place(index)
         return f"{file.path.name}/{number}"
 
-    @property
-    def cards(self) -> list[dict[str, Any]]:
-        """The data cards of the files, without the lists of single pictures."""
-        lists = ("duplicates", "skipped", "passed_over")
-        cards = [read_card(file.path) for file in self._files]
-        return [{key: card[key] for key in card if key not in lists} for card in cards]
-
     def _place(self, index: int) -> tuple[BetonFile, int]:
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._files[number], index - int(self._starts[number])
+        number, place = self._several.place(index)
+        return self._files[number], place

@@ -61,6 +61,17 @@ def test_small_images_are_resized_like_photographs(preset: str, folder: Path) ->
     ]
 
 
+def test_large_grey_images_stay_as_they_are(tmp_path: Path) -> None:
+    """Presets resize photographs, and these are RGB."""
+    images = np.stack(betons.pictures(4, 80, 80, 1))
+    np.savez(tmp_path / "grey.npz", image=images, label=np.arange(4) % 2)
+    first, again = tmp_path / "grey.beton", tmp_path / "again.beton"
+    write_beton(f"npz:{tmp_path / 'grey.npz'}", "train", storage_of("exact"), first, workers=1)
+    write_beton(f"beton:{first}", "train", storage_of("exact"), again, workers=1)
+    written = read_beton(again)
+    assert all(np.array_equal(written.image(index), images[index]) for index in range(4))
+
+
 def test_what_a_generator_learnt_is_known_of_images_written_again(folder: Path) -> None:
     """Validation images do not get into training by being resized."""
     path = folder / "part_0.beton.json"

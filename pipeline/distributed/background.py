@@ -1,4 +1,4 @@
-"""A job in a thread, whose result or error is taken when it is done.
+"""A job in a thread, whose result or error is taken when it is done; rank 0's, while others wait.
 
 Notable:
 - The thread is a daemon. A process that is left in a hurry does not wait for a slow disk; what was
@@ -11,10 +11,15 @@ Notable:
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from pipeline.distributed.collectives import broadcast_object, together
+from pipeline.distributed.world import current_world
+
 T = TypeVar("T")
+SECONDS_BETWEEN_MEETINGS = 5.0
 
 
 class Background(Generic[T]):
@@ -28,7 +33,7 @@ class Background(Generic[T]):
         self._job: Callable[[], T] | None = job
         self._result: T | None = None
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="certline-background", daemon=True)
         self._thread.start()
 
     @property
@@ -51,3 +56,23 @@ class Background(Generic[T]):
             self._result = job()
         except Exception as error:
             self._error = error
+
+
+def together_while(job: Callable[[], T]) -> T | None:
+    """Rank 0's job, for however long: the others meet it every few seconds. A collective.
+
+    Args:
+        job: makes no collective.
+
+    Returns:
+        Its result on rank 0; None on the others.
+    """
+    world = current_world()
+    work = Background(job) if world.is_main else None
+    pause = 0.02
+    while broadcast_object(work is not None and work.busy):
+        time.sleep(pause)
+        pause = min(2 * pause, SECONDS_BETWEEN_MEETINGS if world.size > 1 else 0.05)
+    with together():
+        return None if work is None else work.result()
+    return None
