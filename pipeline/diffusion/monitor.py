@@ -6,6 +6,8 @@ the training and not the chance. Batches are divided over the ranks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from pipeline.config import MonitorConfig
@@ -40,8 +42,9 @@ class SampleMonitor(Callback):
         training: BlockLoader,
         device: torch.device,
     ) -> None:
-        settings = Settings(timesteps, min(monitor.steps, timesteps), guidance=monitor.guidance)
-        self._sampler = Sampler(network, settings, device)
+        settings = Settings(timesteps, monitor.steps, guidance=monitor.guidance)
+        steps = min(monitor.steps, settings.most_steps())
+        self._sampler = Sampler(network, replace(settings, steps=steps), device)
         self._num_classes = network.num_classes
         self._monitor = monitor
         self._judge = judge

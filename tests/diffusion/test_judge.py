@@ -123,7 +123,7 @@ def test_others_samples_are_converted(
     ("changes", "sentence"),
     [
         ({"out": "x.png"}, "must end in .beton or .npz"),
-        ({"out": "x.npz", "steps": 41}, "take 40 or less"),
+        ({"out": "x.npz", "steps": 41}, "take 38 or less"),
         ({"out": "x.npz", "checkpoint": "newst"}, "did you mean 'newest'"),
         ({"out": "x.npz", "checkpoint": "9"}, "has no checkpoint of step 9"),
     ],
