@@ -98,7 +98,7 @@ def _trained(config: RunConfig, max_steps: int | None = None) -> Outcome:
 def _drawn(config: RunConfig) -> Outcome:
     """Samples of the run's generator."""
     run = config.directory
-    folder = DrawnBatches(check_target(config.sampling)).folder
+    folder = DrawnBatches(check_target(run, config.sampling)).folder
     TrainingData.read(run)  # else it is no generator, and gets no log
     with distributed.together(), writing(run):
         open_rank_log(run)

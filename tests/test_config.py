@@ -44,6 +44,8 @@ def test_saved_config_reads_back_equal(file: Path, tmp_path: Path) -> None:
         (["--training.epoch", "5"], "did you mean 'training.epochs'"),
         (["--training.epochs", "many"], "key 'training.epochs' has the value 'many'"),
         (["--training.epochs", "0"], "key 'training.epochs' has the value 0"),
+        (["--seed", str(2**63)], "key 'seed' has the value 9223372036854775808"),
+        (["--sampling.seed", str(2**63)], "input should be less than 9223372036854775808"),
         (["--epsilon.target", "36/0"], 'fraction such as "36/255"'),
         (["--data.backend", "dali"], "'auto', 'ffcv' or 'memory'"),
         (["--name.first", "x"], "'name' is a single value"),

@@ -48,16 +48,30 @@ def main() -> int:
     add("--nearest", type=int, help="samples compared with the training images (1000; 0: none)")
     add("--filter", metavar="RUN", help="a classifier's run directory")
     add("--confidence", type=float, help="least probability of the label (0.5), with --filter")
-    add("--convert", type=Path, metavar="FILE.npz", help="write this instead of drawing")
+    add(
+        "--convert",
+        type=Path,
+        metavar="FILE.npz",
+        help="write this instead of drawing; with --out, --filter and --force only",
+    )
     add("--force", action="store_true", default=None, help="replace what is there")
     words = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     run, source = words.pop("run"), words.pop("convert", None)
     judge, least = words.pop("filter", None), words.pop("confidence", None)
 
+    drawn = sorted({*words, *([] if least is None else ["confidence"])} - {"out", "force"})
+    if source is not None and drawn:
+        option = drawn[0].replace("_", "-")
+        parser.error(f"--{option} is of drawing, and --convert draws nothing: leave one out")
+    if least is not None and judge is None:
+        parser.error("--confidence is of a filter: give --filter RUN too")
+
     def work() -> Outcome:
         if source is not None:
             classifier = None if judge is None else Path(judge)
-            convert(source, run, Path(words["out"]), classifier, "force" in words)
+            with stop_requests() as stop:
+                place, force = Path(words["out"]), "force" in words
+                convert(source, run, place, classifier, force, stop.leave_if_asked)
             return FINISHED
         if judge is not None:
             given = {"classifier": judge} | ({} if least is None else {"confidence": least})
@@ -66,8 +80,6 @@ def main() -> int:
             generate(run, checked(SamplingConfig, words), stop.leave_if_asked)
         return FINISHED
 
-    if least is not None and judge is None:
-        parser.error("--confidence is of a filter: give --filter RUN too")
     return exit_status(work)
 
 

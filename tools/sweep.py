@@ -72,6 +72,9 @@ def main() -> int:
             raise ValueError(f"--jobs {words.jobs} must be at least 1")
     except ValueError as error:
         parser.error(str(error))
+    except sweeps.NonFiniteError as error:  # in the measured steps of --budget
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted while measuring: the same command goes on with what is left")
         return INTERRUPTED

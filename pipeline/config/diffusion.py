@@ -61,7 +61,7 @@ class SamplingConfig(Section):
     """DPM-Solver++ of second order, or DDIM (η = 0)."""
     guidance: float = Field(1.0, ge=0)
     """Weight of classifier-free guidance; 1 is none, and half the work."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     batch_size: int = Field(256, gt=0)
     """Images that are drawn together; samples are equal to the byte at the same size only."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

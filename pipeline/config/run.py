@@ -169,7 +169,7 @@ class RunConfig(Section):
     """The run directory is `output`/`name`."""
     output: str = "runs"
     task: Literal["train", "certify", "ddpm_train", "ddpm_sample"] = "train"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     engine: Literal["accelerate", "deepspeed"] = "accelerate"
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     data: DataConfig = DataConfig()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.diffusion.network import Denoiser
+from pipeline.distributed import current_world
 from pipeline.training.callbacks import Callback, StepRecord
 
 
@@ -45,7 +46,9 @@ class WeightAverage(Callback):
         self._average.update_parameters(self._followed)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averaged weights by name, and how many steps they are of."""
+        """The averaged weights by name, and how many steps they are of; copied by rank 0 alone."""
+        if not current_world().is_main:
+            return {}
         return {
             "updates": self._average.n_averaged.cpu(),
             **{name: value.cpu() for name, value in self.model.state_dict().items()},

@@ -16,6 +16,8 @@ from pipeline.diffusion.store import DrawnBatches
 
 MOST_TRIES = 50
 """Samples drawn for one that is wanted, before a filter is taken to be hopeless."""
+ENOUGH_TRIES = 300
+"""Samples of a class of which none passes, before that too is taken to be hopeless."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,18 @@ def batches_needed(
 ) -> int:
     """How many batches to have drawn before choosing again, at the rate at which samples pass.
 
+    At most twice as many: the rate of a class of which few passed is hardly known.
+
     Raises:
         ValueError: so few pass that this would take too long.
     """
     tries = batches * batch_size
-    if choice.passing * tries < num_classes and tries >= MOST_TRIES * count:
+    enough = min(MOST_TRIES * count, ENOUGH_TRIES * num_classes)
+    if choice.passing * tries < num_classes and tries >= enough:
         raise ValueError(
             f"sampling.filter.confidence: of a class hardly one of {tries // num_classes} samples "
             "passes: lower it, or see whether generator and classifier name classes in one order"
         )
     each = choice.wanting / max(choice.passing, 1 / MOST_TRIES)
-    return batches + max(1, -(-int(each * num_classes) // batch_size))
+    more = -(-int(each * num_classes) // batch_size)
+    return batches + min(max(1, more), batches)

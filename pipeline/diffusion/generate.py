@@ -9,9 +9,9 @@ Notable:
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -23,19 +23,20 @@ from pipeline import config as configs
 from pipeline import distributed
 from pipeline.checkpoint import load_chosen
 from pipeline.config import RunConfig, SamplingConfig
+from pipeline.data.betons.files import read_card
 from pipeline.data.betons.storage import storage_of
 from pipeline.data.betons.write import check_out, write_source
 from pipeline.data.sources import Source
 from pipeline.diffusion.choice import Choice
-from pipeline.diffusion.classifier import Judge
+from pipeline.diffusion.classifier import Judge, weights_sha256
 from pipeline.diffusion.draw import Draw
 from pipeline.diffusion.network import Denoiser, build_denoiser
 from pipeline.diffusion.npz import ForeignSamples, write_npz
-from pipeline.diffusion.provenance import similarity
+from pipeline.diffusion.provenance import RealImages, similarity
 from pipeline.diffusion.sampler import Sampler, Settings
 from pipeline.diffusion.source import DrawnSource
 from pipeline.diffusion.store import DrawnBatches
-from pipeline.diffusion.train import AVERAGE
+from pipeline.diffusion.train import AVERAGE, check_guidance
 from pipeline.diffusion.training_data import TrainingData
 from pipeline.progress import say
 from pipeline.training.determinism import make_deterministic
@@ -49,7 +50,7 @@ def generate(
     Args:
         run: directory of a finished or unfinished run of the task `ddpm_train`.
         sampling: what to draw.
-        leave_if_asked: called between batches; leaves by raising what is no `Exception`.
+        leave_if_asked: called between pieces of work; leaves by raising what is no `Exception`.
 
     Returns:
         The data card, on rank 0.
@@ -59,8 +60,16 @@ def generate(
     """
     world = distributed.start()
     device = distributed.local_device(world)
-    out = check_target(sampling)
-    config, trained_on = _run_of_generator(run)
+    with distributed.together():
+        out = check_target(run, sampling)
+        config, trained_on = _run_of_generator(run)
+        check_guidance(config, "sampling.guidance", sampling.guidance)
+    store = DrawnBatches(out)
+    there = distributed.broadcast_object(_finished(run, sampling) if world.is_main else None)
+    if there is not None:
+        if world.is_main:
+            store.clear()
+        return there if world.is_main else None
     make_deterministic(sampling.seed)
     network, checkpoint = load_network(run, config, sampling.checkpoint, device)
     settings = Settings(
@@ -72,74 +81,98 @@ def generate(
         sampling.precision == "bf16" or (sampling.precision == "auto" and device.type == "cuda"),
     )
     sampler = Sampler(network, settings, device, sampling.compile)
-    judge = _filter(sampling, network, device)
+    judge = _filter(sampling, trained_on, device)
     facts: dict[str, Any] = {
         "generator": str(run),
         "checkpoint": checkpoint,
         "weights_sha256": weights_sha256(network),
         "training_data": trained_on.on_card(),
-        "drawn": asdict(settings) | {"batch_size": sampling.batch_size},
+        "drawn": asdict(settings)
+        | {"batch_size": sampling.batch_size, "compile": sampling.compile},
         "filter": None if judge is None else _filter_facts(sampling, judge),
         "versions": {name: metadata.version(name) for name in ("torch", "diffusers")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
-    store = DrawnBatches(out)
-    with distributed.together():
-        if world.is_main:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            store.claim(_identity(facts, sampling), sampling.force)
-    began = time.monotonic()
-    choice = Draw(
-        sampler,
-        store,
-        sampling.count,
-        sampling.batch_size,
-        network.num_classes,
-        judge,
-        None if sampling.filter is None else sampling.filter.confidence,
-        leave_if_asked,
-    ).run(world)
-    say(f"drew {sampling.count:,} samples, {time.monotonic() - began:.0f} s in this start")
-    _report_filter(choice)
-    source = DrawnSource(
-        store, sampling.batch_size, choice.indices, trained_on.class_names, facts["drawn"] | facts
+    with ExitStack() as stack:
+        real: RealImages | None = None
+        if sampling.nearest:
+            with distributed.together():  # what is missing on one node
+                real = RealImages(config, trained_on)
+                stack.callback(real.close)
+        with distributed.together():
+            if world.is_main:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                store.claim(_identity(facts), sampling.force)
+        begins = distributed.broadcast_object(bool(store.missing(1)) if world.is_main else None)
+        if real is not None and begins:
+            real.check(leave_if_asked)
+        began = time.monotonic()
+        choice = Draw(
+            sampler,
+            store,
+            sampling.count,
+            sampling.batch_size,
+            network.num_classes,
+            judge,
+            None if sampling.filter is None else sampling.filter.confidence,
+            leave_if_asked,
+        ).run(world)
+        say(f"drew {sampling.count:,} samples, {time.monotonic() - began:.0f} s in this start")
+        _report_filter(choice)
+        names, all_settings = trained_on.class_names, facts["drawn"] | facts
+        source = DrawnSource(store, sampling.batch_size, choice.indices, names, all_settings)
+        facts |= {"dropped_by_filter": choice.dropped, "asked": _asked(sampling)}
+        if real is not None:
+            picture = out.with_name(out.name + ".pairs.png")
+            facts["similarity"] = similarity(
+                source, real, sampling.nearest, device, world, picture, leave_if_asked
+            )
+    card = distributed.together_while(
+        lambda: _write(source, f"ddpm:{run}", out, facts), leave_if_asked
     )
-    facts |= {"dropped_by_filter": choice.dropped}
-    if sampling.nearest:
-        picture = out.with_name(out.name + ".pairs.png")
-        facts["similarity"] = similarity(
-            source, config, trained_on, sampling.nearest, device, world, picture
-        )
-    card = distributed.together_while(lambda: _write(source, f"ddpm:{run}", out, facts))
     if world.is_main:
         store.clear()
     return card
 
 
-def convert(npz: Path, run: Path, out: Path, classifier: Path | None, force: bool) -> None:
-    """Write somebody else's samples, an .npz with `image` and `label`, as a .beton.
+def convert(
+    npz: Path,
+    run: Path,
+    out: Path,
+    classifier: Path | None,
+    force: bool,
+    leave_if_asked: Callable[[], None] = lambda: None,
+) -> None:
+    """Write somebody else's samples, an .npz with `image` and `label`, as a .beton. Rank 0 does.
 
     Args:
         run: of a generator on the same data, for its classes and size.
         classifier: run directory of one that checks the order of the classes.
+        leave_if_asked: as in `generate`.
 
     Raises:
         ValueError: as `ForeignSamples`, or the file is there.
     """
-    check_out(out, force)
-    _, trained_on = _run_of_generator(run)
+    world = distributed.start()
+    device = distributed.local_device(world)
+    with distributed.together():
+        check_out(out, force)
+        _, trained_on = _run_of_generator(run)
     channels, height, width = trained_on.image_shape
     shape = (channels, height, width)
-    device = distributed.local_device(distributed.start())
     judge = None if classifier is None else Judge(classifier, device)
     if judge is not None:
-        judge.check(shape, len(trained_on.class_names))
-    source = ForeignSamples(npz, trained_on.class_names, shape, judge)
-    write_source(source, f"npz:{npz}", "train", storage_of("exact"), out)
+        judge.check(shape, trained_on.class_names)
+
+    def work() -> None:
+        source = ForeignSamples(npz, trained_on.class_names, shape, judge)
+        write_source(source, f"npz:{npz}", "train", storage_of("exact"), out)
+
+    distributed.together_while(work, leave_if_asked)
 
 
-def check_target(sampling: SamplingConfig) -> Path:
-    """The file to be.
+def check_target(run: Path, sampling: SamplingConfig) -> Path:
+    """The file to be, or one that is there from this very draw, killed before its end.
 
     Raises:
         ValueError: none is named, it has another ending, or it is there.
@@ -149,7 +182,7 @@ def check_target(sampling: SamplingConfig) -> Path:
     out = Path(sampling.out)
     if out.suffix not in (".beton", ".npz"):
         raise ValueError(f"--out {out} must end in .beton or .npz")
-    if out.exists() and not sampling.force:
+    if out.exists() and not sampling.force and _finished(run, sampling) is None:
         raise ValueError(f"{out} exists: give --force to replace it, or another --out")
     return out
 
@@ -172,38 +205,50 @@ def load_network(
     return network.eval(), chosen.step
 
 
-def weights_sha256(network: Denoiser) -> str:
-    """Over names and values of all weights."""
-    sha256 = hashlib.sha256(b"certline weights 1\n")
-    for name, value in sorted(network.state_dict().items()):
-        sha256.update(f"{name} {list(value.shape)}\n".encode())
-        sha256.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return sha256.hexdigest()
-
-
 def _run_of_generator(run: Path) -> tuple[RunConfig, TrainingData]:
     trained_on = TrainingData.read(run)
     return configs.load(run / "config.yaml"), trained_on
 
 
-def _filter(sampling: SamplingConfig, network: Denoiser, device: torch.device) -> Judge | None:
+def _filter(
+    sampling: SamplingConfig, trained_on: TrainingData, device: torch.device
+) -> Judge | None:
     if sampling.filter is None:
         return None
     judge = Judge(Path(sampling.filter.classifier), device)
-    judge.check(network.image_shape, network.num_classes)
+    judge.check(trained_on.image_shape, trained_on.class_names)
     return judge
 
 
 def _filter_facts(sampling: SamplingConfig, judge: Judge) -> dict[str, Any]:
     assert sampling.filter is not None
-    return {"classifier": judge.name, "confidence": sampling.filter.confidence}
+    return {
+        "classifier": judge.name,
+        "weights_sha256": judge.weights_sha256,
+        "confidence": sampling.filter.confidence,
+    }
 
 
-def _identity(facts: dict[str, Any], sampling: SamplingConfig) -> dict[str, Any]:
+def _identity(facts: dict[str, Any]) -> dict[str, Any]:
     """All that the drawn batches depend on; the confidence that is asked for is not among it."""
-    judge = None if sampling.filter is None else facts["filter"]["classifier"]
+    judge = None if facts["filter"] is None else facts["filter"]["weights_sha256"]
     kept = ("weights_sha256", "versions", "device")
-    return {key: facts[key] for key in kept} | facts["drawn"] | {"classifier": judge}
+    return {key: facts[key] for key in kept} | facts["drawn"] | {"classifier_sha256": judge}
+
+
+def _asked(sampling: SamplingConfig) -> dict[str, Any]:
+    """What was asked for, but for the place."""
+    return sampling.model_dump(mode="json", exclude={"out", "force"})
+
+
+def _finished(run: Path, sampling: SamplingConfig) -> dict[str, Any] | None:
+    """The card of a file that is whole, where the draw was killed before its folder was gone."""
+    out = Path(sampling.out or "")
+    if sampling.force or not (out.is_file() and DrawnBatches(out).folder.is_dir()):
+        return None
+    card = read_card(out)
+    same = card.get("generator") == str(run) and card.get("asked") == _asked(sampling)
+    return card if same else None
 
 
 def _report_filter(choice: Choice) -> None:

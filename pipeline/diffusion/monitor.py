@@ -6,14 +6,17 @@ the training and not the chance. Batches are divided over the ranks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from pipeline.config import MonitorConfig
-from pipeline.data.base import BlockLoader
+from pipeline.data.base import BLOCK, BlockLoader
 from pipeline.diffusion.classifier import Judge
 from pipeline.diffusion.frechet import Moments, frechet_distance
 from pipeline.diffusion.network import Denoiser
 from pipeline.diffusion.sampler import Sampler, Settings, classes_and_numbers
+from pipeline.diffusion.spread import spread
 from pipeline.distributed import broadcast_object, my_share
 from pipeline.training.callbacks import Callback, EpochRecord
 from pipeline.training.picture_grid import picture_grid
@@ -40,8 +43,9 @@ class SampleMonitor(Callback):
         training: BlockLoader,
         device: torch.device,
     ) -> None:
-        settings = Settings(timesteps, min(monitor.steps, timesteps), guidance=monitor.guidance)
-        self._sampler = Sampler(network, settings, device)
+        settings = Settings(timesteps, monitor.steps, guidance=monitor.guidance)
+        steps = min(monitor.steps, settings.most_steps())
+        self._sampler = Sampler(network, replace(settings, steps=steps), device)
         self._num_classes = network.num_classes
         self._monitor = monitor
         self._judge = judge
@@ -77,16 +81,17 @@ class SampleMonitor(Callback):
             record.numbers["frechet_distance"] = distance
 
     def _moments_of_training(self, judge: Judge) -> Moments:
-        """Of the first training images, once a start."""
+        """Of training images from all over the set, once a start."""
         if self._reference is None:
             own: Moments | None = None
-            most = -(-self._monitor.reference // 256)
-            mine = list(my_share(min(most, self._training.num_blocks)))
-            # A rank without a block looks at one to learn the number of features.
-            for number, block in zip(mine or [0], self._training.blocks(mine or [0]), strict=True):
-                features = judge.features(block.images)
+            chosen = spread(self._monitor.reference, self._training.info.num_samples)
+            mine = [chosen[number] for number in my_share(len(chosen))]
+            # A rank without an image looks at one to learn the number of features.
+            for start in range(0, max(len(mine), 1), BLOCK):
+                some = mine[start : start + BLOCK]
+                features = judge.features(self._training.pictures(some or [0]))
                 own = own or Moments.empty(features.shape[1], features.device)
-                if mine and number in mine:
+                if some:
                     own.add(features)
             assert own is not None
             self._reference = own.over_ranks()

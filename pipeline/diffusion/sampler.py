@@ -45,25 +45,42 @@ class Settings:
         """diffusers' scheduler, set to the steps.
 
         Raises:
-            ValueError: more steps than the training had.
+            ValueError: more steps than the solver tells apart.
         """
-        if self.steps > self.timesteps:
+        scheduler = self._scheduler()
+        if self.steps <= self.timesteps:
+            scheduler.set_timesteps(self.steps)
+            # Where T / steps is rounded, DDIM's row may have one too many: -1.
+            scheduler.timesteps = scheduler.timesteps[: self.steps]
+        if self.steps > self.timesteps or len(scheduler.timesteps.unique()) < self.steps:
+            most = self.most_steps()
             raise ValueError(
-                f"sampling.steps {self.steps} is more than the {self.timesteps} steps of the "
-                f"generator: take {self.timesteps} or less"
+                f"sampling.steps {self.steps} is more than {self.sampler} tells apart among the "
+                f"{self.timesteps} steps of the generator: take {most} or less"
             )
+        return scheduler
+
+    def most_steps(self) -> int:
+        """The most that are all different. A step from t to t divides by zero.
+
+        On a cosine schedule DPM-Solver++ leaves the noisiest few out (`LEAST_LOG_SNR`).
+        """
+        if self.sampler == "ddim":
+            return self.timesteps
+        scheduler = self._scheduler()
+        scheduler.set_timesteps(1)
+        return int(scheduler.timesteps[0])
+
+    def _scheduler(self) -> Any:
         diffusers = import_diffusers()
         common = {"beta_schedule": KIND, "prediction_type": "sample"}
         if self.sampler == "ddim":
-            scheduler = diffusers.DDIMScheduler(
+            return diffusers.DDIMScheduler(
                 self.timesteps, clip_sample=False, timestep_spacing="trailing", **common
             )
-        else:
-            scheduler = diffusers.DPMSolverMultistepScheduler(
-                self.timesteps, lambda_min_clipped=LEAST_LOG_SNR, **common
-            )
-        scheduler.set_timesteps(self.steps)
-        return scheduler
+        return diffusers.DPMSolverMultistepScheduler(
+            self.timesteps, lambda_min_clipped=LEAST_LOG_SNR, **common
+        )
 
 
 class Sampler:
@@ -95,6 +112,9 @@ class Sampler:
 
         Returns:
             [B, C, H, W] uint8 on the CPU.
+
+        Raises:
+            ValueError: the network gives numbers that are not finite.
         """
         labels, numbers = labels.to(self._device), numbers.to(self._device)
         x = normal(keys(START, self.settings.seed, labels, numbers), self._shape)
@@ -105,7 +125,15 @@ class Sampler:
             for t in scheduler.timesteps:
                 start = self._start(x, int(t), labels, float(kept[t]))
                 x = scheduler.step(start, t, x).prev_sample
-        return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        x = x.float().cpu()
+        bad = ~x.isfinite().flatten(1).all(1)
+        if bad.any():  # as uint8 they would be black
+            first = int(bad.nonzero()[0])
+            raise ValueError(
+                f"sample {int(numbers[first])} of class {int(labels[first])} has pixels that are "
+                "not finite: take sampling.precision fp32, or another sampling.checkpoint"
+            )
+        return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
     def _start(self, x: Tensor, t: int, labels: Tensor, kept: float) -> Tensor:
         """The network's x_0, guided and cut, float32."""

@@ -79,8 +79,8 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
         prepare(config, directory, fresh=max_steps is not None)
         with distributed.together(), writing(directory):
             open_rank_log(directory)
-            if world.is_main:
-                TrainingData.note(exact, directory)
+        stop = stack.enter_context(stop_requests())
+        distributed.together_while(lambda: _note(exact, directory), stop.leave_if_asked)
 
         device = distributed.local_device(world)
         average = WeightAverage(network, diffusion.ema, device)
@@ -116,16 +116,16 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
             Display(min(max_steps or total_steps, total_steps), training.batch_size),
             checkpointing,  # last: it saves what the others have written
         ]
-        stop = stack.enter_context(stop_requests())
         loop = Loop(engine, objective, loader, plan, callbacks, stop)
         return train_on(loop, checkpointing, directory, stop)
 
 
 def check_engine(config: RunConfig) -> None:
-    """Refuse an engine that leaves no rank the whole weights between steps, and generated images.
+    """Refuse what no generator trains with, whatever its data.
 
     Raises:
-        ValueError: ZeRO-3, or `data.generated`.
+        ValueError: ZeRO-3, which leaves no rank the whole weights between steps; `data.generated`;
+            a guided monitor where no label is hidden.
     """
     if config.data.generated is not None:
         raise ValueError("data.generated is set, and a generator learns real images: leave it out")
@@ -134,6 +134,31 @@ def check_engine(config: RunConfig) -> None:
             "deepspeed.stage is 3, which leaves no rank the whole weights that a generator's "
             "average needs after each step: take 2"
         )
+    monitor = config.diffusion.monitor
+    if monitor.images:
+        check_guidance(config, "diffusion.monitor.guidance", monitor.guidance)
+
+
+def check_guidance(config: RunConfig, key: str, guidance: float) -> None:
+    """Refuse guidance by a generator that has not learnt to do without a label.
+
+    Args:
+        config: of the generator's run.
+        key: of the config, that has `guidance`.
+
+    Raises:
+        ValueError: no label was hidden from it, and guidance is not 1.
+    """
+    if guidance != 1 and config.diffusion.class_dropout == 0:
+        raise ValueError(
+            f"{key} is {guidance:g}, and diffusion.class_dropout is 0, so that the generator never "
+            f"learns images without a label: set {key} to 1, or train with a class_dropout above 0"
+        )
+
+
+def _note(exact: BlockLoader, directory: Path) -> None:
+    with writing(directory):
+        TrainingData.note(exact, directory)
 
 
 def open_training_images(config: RunConfig) -> BlockLoader:
@@ -176,5 +201,5 @@ def _judge(config: RunConfig, info: DatasetInfo) -> Judge | None:
     if run is None:
         return None
     judge = Judge(Path(run), distributed.local_device(distributed.current_world()))
-    judge.check(info.image_shape, info.num_classes)
+    judge.check(info.image_shape, info.class_names)
     return judge

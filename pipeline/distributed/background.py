@@ -58,19 +58,27 @@ class Background(Generic[T]):
             self._error = error
 
 
-def together_while(job: Callable[[], T]) -> T | None:
+def together_while(
+    job: Callable[[], T], leave_if_asked: Callable[[], None] = lambda: None
+) -> T | None:
     """Rank 0's job, for however long: the others meet it every few seconds. A collective.
 
     Args:
-        job: makes no collective.
+        job: done in a thread; makes no collective.
+        leave_if_asked: called at each meeting; leaves by raising what is no `Exception`, and the
+            job is then left undone.
 
     Returns:
         Its result on rank 0; None on the others.
+
+    Raises:
+        Exception: what the job raises; on the other ranks a RankFailedError.
     """
     world = current_world()
     work = Background(job) if world.is_main else None
     pause = 0.02
     while broadcast_object(work is not None and work.busy):
+        leave_if_asked()
         time.sleep(pause)
         pause = min(2 * pause, SECONDS_BETWEEN_MEETINGS if world.size > 1 else 0.05)
     with together():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline import config as configs
 from pipeline.config import RunConfig
 from pipeline.data.base import GeneratedInfo
 from pipeline.data.classes import select_classes
@@ -16,10 +17,11 @@ from pipeline.data.generated import classes_of_generated, open_generated
 from pipeline.data.mixing import check_batch_size
 from pipeline.data.pictures import Pictures, Preset, SubsetPictures, open_pictures
 from pipeline.data.sources import FORMS, Split
+from pipeline.diffusion.classifier import check_classifier, config_of
 from pipeline.diffusion.generate import check_target
 from pipeline.diffusion.network import build_denoiser
 from pipeline.diffusion.sampler import Settings
-from pipeline.diffusion.train import check_engine
+from pipeline.diffusion.train import check_engine, check_guidance
 from pipeline.diffusion.training_data import TrainingData
 from pipeline.launchers import scheduler
 from pipeline.launchers.folder import JobFolder
@@ -55,10 +57,9 @@ def check_run(config: RunConfig) -> None:
         training = config.training
         ratio = None if config.data.generated is None else config.data.generated.parts
         check_batch_size(training.batch_size, config.cluster.tasks, training.accumulation, ratio)
-        learning_rate_of(config, steps_per_epoch=1)
-        EpsilonRamp.of(config, steps_per_epoch=1)
         preset: Preset = "train" if config.task == "train" else "exact"
         real = _check_data(config, "data.train", config.data.train, "train", preset)
+        _check_schedules(config, real)
         config = _check_generated(config, real)
     if not config.task.startswith("ddpm"):
         _check_data(config, "data.val", config.data.val, "val", "exact")
@@ -69,16 +70,41 @@ def check_run(config: RunConfig) -> None:
         raise ValueError(f"{config.directory} holds no run to {config.task}: give its --name")
 
 
+def _check_schedules(config: RunConfig, real: Pictures | None) -> None:
+    """Warm-up and ramp, by the steps of an epoch where the images are known, else by epochs."""
+    steps, training, data = 1, config.training, config.data
+    if real is not None:
+        count = len(real.labels)
+        if data.classes is not None:
+            count = len(select_classes(data.classes, real.class_names, real.labels).samples)
+        ratio = (1, 0) if data.generated is None else data.generated.parts
+        steps = max(count // (training.batch_size // sum(ratio) * ratio[0]), 1)
+    learning_rate_of(config, steps)
+    EpsilonRamp.of(config, steps)
+
+
 def _check_generator(config: RunConfig) -> None:
     """The denoiser without its numbers, what it trains on, or what is drawn from it."""
     with torch.device("meta"):
         build_denoiser(config.model)
     if config.task == "ddpm_train":
         check_engine(config)
+        monitor = config.diffusion.monitor
+        if monitor.images and monitor.classifier is not None:
+            config_of(Path(monitor.classifier))
         return
-    sampling, out = config.sampling, check_target(config.sampling)
-    TrainingData.read(config.directory)
-    Settings(config.diffusion.timesteps, sampling.steps, sampling.sampler).scheduler()
+    sampling, out = config.sampling, check_target(config.directory, config.sampling)
+    trained_on = TrainingData.read(config.directory)
+    generator = configs.load(config.directory / "config.yaml")
+    Settings(generator.diffusion.timesteps, sampling.steps, sampling.sampler).scheduler()
+    check_guidance(generator, "sampling.guidance", sampling.guidance)
+    if sampling.filter is not None:
+        judge = Path(sampling.filter.classifier)
+        check_classifier(judge, trained_on.image_shape, trained_on.class_names)
+    if sampling.nearest:
+        _check_data(generator, "data.train", generator.data.train, "train", "exact")
+        if generator.data.val is not None:
+            _check_data(generator, "data.val", generator.data.val, "val", "exact")
     _check_directory(out.parent)
 
 

@@ -52,7 +52,10 @@ def write_comparison(sweep: Sweep, pgd_images: int) -> str:
                 for run in sweep.runs
                 if run.point == summary.point and run.name in attacked
             ]
-            cells += [percent(_statistic([found[e] for found in of_point])) for e in epsilons]
+            cells += [  # a run may be certified at others
+                percent(_statistic([found[e] for found in of_point if e in found]))
+                for e in epsilons
+            ]
         rows.append(cells + _cost(shares, summary.point))
     text = "\n".join(
         [

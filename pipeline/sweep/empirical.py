@@ -39,7 +39,11 @@ def pgd_accuracy(run: Run, images: int) -> dict[str, float]:
     """
     kept = run.config.directory / "pgd.json"
     certificate = read_certificate(run.certificate)
-    key: dict[str, Any] = {"weights_sha256": certificate.weights_sha256, "images": images}
+    key: dict[str, Any] = {
+        "weights_sha256": certificate.weights_sha256,
+        "epsilons": certificate.epsilons,
+        "images": images,
+    }
     if kept.is_file():
         stored = json.loads(kept.read_text())
         if {name: stored.get(name) for name in key} == key:

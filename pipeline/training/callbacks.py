@@ -100,7 +100,10 @@ class Callback:
         """The run is left, also by an exception: close files."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """State that a checkpoint carries, equal on all ranks; a collective."""
+        """State that a checkpoint carries, equal on all ranks; a collective.
+
+        Rank 0's is saved: the others may give nothing.
+        """
         return {}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:

@@ -26,11 +26,16 @@ class NonFiniteError(ArithmeticError):
     def __init__(self, step: int, reason: str) -> None:
         self.step = step
         """The step that was not finished, counted from 1."""
+        self.reason = reason
         super().__init__(
             f"step {step}: {reason}; the run stopped before the update, and the last checkpoint is "
             "as it was. Try a lower optimizer.lr, a smaller optimizer.clip_norm, or "
             "training.precision fp32"
         )
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[int, str]]:
+        """From another process (`pipeline.sweep.step_cost`) it comes as it was."""
+        return type(self), (self.step, self.reason)
 
 
 def explain(

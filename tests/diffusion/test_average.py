@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from pipeline.diffusion.average import WeightAverage
@@ -34,3 +35,11 @@ def test_it_is_the_plain_recursion_and_goes_through_a_checkpoint() -> None:
     again.load_tensors(saved)
     assert all(torch.equal(value, saved[name]) for name, value in again.tensors().items())
     assert int(again.tensors()["updates"]) == 5
+
+
+def test_rank_0_alone_copies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    average = WeightAverage(denoiser(), 0.6, torch.device("cpu"))
+    assert average.tensors()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not average.tensors()

@@ -3,7 +3,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from pipeline.diffusion.draws import START, keys, normal
-from pipeline.diffusion.sampler import classes_and_numbers
+from pipeline.diffusion.network import Denoised
+from pipeline.diffusion.sampler import Settings, classes_and_numbers
 from tests.diffusion.tiny import TIMESTEPS, denoiser, sampler
 
 LABELS, NUMBERS = classes_and_numbers(torch.arange(12), 10)
@@ -65,6 +66,39 @@ def test_dpm_solver_finds_a_known_image() -> None:
         assert (drawer(LABELS, NUMBERS) - expected).abs().max() <= 1
 
 
-def test_more_steps_than_the_training_had_are_refused() -> None:
-    with pytest.raises(ValueError, match="take 40 or less"):
-        sampler(denoiser(), steps=41)
+@pytest.mark.parametrize("kind", ["ddim", "dpm++"])
+@pytest.mark.parametrize("timesteps", [3, 40, 100, 1000, 4000])
+def test_the_most_steps_are_those_that_differ(timesteps: int, kind: str) -> None:
+    most = Settings(timesteps, 1, kind).most_steps()  # type: ignore[arg-type]
+    for steps in {most, min(most, 25), max(most - 3, 1)}:
+        scheduler = Settings(timesteps, steps, kind).scheduler()  # type: ignore[arg-type]
+        assert len(set(scheduler.timesteps.tolist())) == len(scheduler.timesteps) == steps
+        assert scheduler.timesteps.min() >= 0
+    with pytest.raises(ValueError, match=rf"sampling\.steps {most + 1} .* take {most} or less"):
+        Settings(timesteps, most + 1, kind).scheduler()  # type: ignore[arg-type]
+
+
+def test_ddim_has_no_step_more_by_rounding() -> None:
+    for steps in (29, 31, 58, 62, 97):  # 100 / 29 29 times is not 100
+        assert Settings(100, steps, "ddim").scheduler().timesteps.min() >= 0
+
+
+def test_the_most_steps_draw_pictures() -> None:
+    network = denoiser()
+    most = sampler(network).settings.most_steps()
+    few, many = (sampler(network, steps=steps)(LABELS, NUMBERS) for steps in (most // 2, most))
+    assert (few.float() - many.float()).abs().mean() < 40 and many.float().std() > 20
+
+
+def test_samples_that_are_not_finite_are_no_black_ones() -> None:
+    drawer = sampler(denoiser())
+    plain = drawer._forward
+
+    def broken(noisy: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> Denoised:
+        found = plain(noisy, t, labels)
+        found.noise[3] = torch.nan
+        return found  # type: ignore[no-any-return]
+
+    drawer._forward = broken
+    with pytest.raises(ValueError, match="sample 0 of class 3 has pixels that are not finite"):
+        drawer(LABELS, NUMBERS)

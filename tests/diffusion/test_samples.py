@@ -14,6 +14,7 @@ from pipeline.diffusion.choice import batches_needed, choose, quotas
 from pipeline.diffusion.frechet import Moments, frechet_distance
 from pipeline.diffusion.neighbours import digest, nearest_training_images
 from pipeline.diffusion.npz import ForeignSamples, write_npz
+from pipeline.diffusion.spread import spread
 from pipeline.diffusion.store import DrawnBatches
 
 CPU = torch.device("cpu")
@@ -55,6 +56,24 @@ def test_a_filter_that_nothing_passes_is_given_up(tmp_path: Path) -> None:
     batches, count = 5, 1
     with pytest.raises(ValueError, match=r"sampling\.filter\.confidence"):
         batches_needed(choose(store, batches, 12, count, 3, 0.5), batches, 12, count, 3)
+
+
+def test_a_round_is_at_most_twice_the_one_before(tmp_path: Path) -> None:
+    draw = np.where(np.arange(60) % 3 == 0, 0.0, 1.0)  # of class 0 nothing passes
+    choice = choose(drawn(tmp_path, draw, 12), 5, 12, 15, 3, 0.5)
+    assert choice.wanting == 5 and batches_needed(choice, 5, 12, 15, 3) == 10
+
+
+def test_a_class_of_which_nothing_passes_is_given_up_early(tmp_path: Path) -> None:
+    draw = np.where(np.arange(900) % 3 == 0, 0.0, 1.0)
+    count = 900
+    with pytest.raises(ValueError, match="of a class hardly one of 300 samples passes"):
+        batches_needed(choose(drawn(tmp_path, draw, 12), 75, 12, count, 3, 0.5), 75, 12, count, 3)
+
+
+def test_images_are_taken_from_all_over_a_set() -> None:
+    assert spread(3, 101) == [0, 50, 100]
+    assert spread(7, 3) == [0, 1, 2] and spread(1, 9) == [0]
 
 
 def test_batches_of_other_settings_are_refused(tmp_path: Path) -> None:

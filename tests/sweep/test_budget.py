@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.sweep import budget, comparison, parse_axis, plan
 from pipeline.sweep.budget import LENGTH, divide, read
+from pipeline.sweep.plan import Run
 from pipeline.sweep.step_cost import StepCost, _measure
 from tests.sweep.small import DIGITS, certificate, finish, sweep
 
@@ -80,17 +81,23 @@ def test_the_comparison_has_a_line_a_point(
     (axis,) = divide(planned(tmp_path, WIDTHS), 10, lambda text: None)
     found = plan(DIGITS, [f"--output={tmp_path}"], [axis], (0, 1))
     for number, run in enumerate(found.runs[:3]):
-        finish(run, certificate(0.5 + 0.1 * number, {"36/255": 0.25}))
-    monkeypatch.setattr(comparison, "pgd_accuracy", lambda run, images: {"36/255": 0.375})
+        others = {"72/255": 0.125} if number == 2 else {}
+        finish(run, certificate(0.5 + 0.1 * number, {"36/255": 0.25} | others))
+
+    def attacked(run: Run, images: int) -> dict[str, float]:
+        return {"36/255": 0.375} | ({"72/255": 0.25} if run is found.runs[2] else {})
+
+    monkeypatch.setattr(comparison, "pgd_accuracy", attacked)
     text = comparison.write_comparison(found, 100)
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row] for row in rows]
-    assert cells[0] == ["width", "steps", "n", "clean %", "VRA 36/255 %", "PGD 36/255 %",
-                        "images/s", "memory GB"]  # fmt: skip
-    assert cells[2][:6] == ["8", "100", "2", "55.00 ± 7.07", "25.00 ± 0.00", "37.50 ± 0.00"]
-    assert cells[3][:5] == ["16", "40", "1", "70.00", "25.00"]
+    assert cells[0] == ["width", "steps", "n", "clean %", "VRA 36/255 %", "VRA 72/255 %",
+                        "PGD 36/255 %", "PGD 72/255 %", "images/s", "memory GB"]  # fmt: skip
+    assert cells[2][:5] == ["8", "100", "2", "55.00 ± 7.07", "25.00 ± 0.00"]
+    assert cells[2][6] == "37.50 ± 0.00" and cells[2][5] == cells[2][7]  # at none of them
+    assert cells[3][:8] == ["16", "40", "1", "70.00", "25.00", "12.50", "37.50", "25.00"]
     batch = found.runs[0].config.training.batch_size
-    assert cells[2][6:] == [f"{batch / 0.1:.0f}", "0.50"]
+    assert cells[2][8:] == [f"{batch / 0.1:.0f}", "0.50"]
     assert "Missing, and in no mean (1): width=16_steps=40_seed1." in text
     assert (tmp_path / "digits.sweep" / "comparison.md").read_text() == text + "\n"
     assert len(read(found)) == 2

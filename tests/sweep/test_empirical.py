@@ -37,3 +37,7 @@ def test_between_what_is_proved_and_what_is_clean(
     monkeypatch.setattr(empirical, "_attacked", lambda run, images: {"fresh": float(images)})
     assert pgd_accuracy(run, 40) == found
     assert pgd_accuracy(run, 12) == {"fresh": 12.0}
+    again = certificate.__class__(**{**vars(certificate), "epsilons": ["1.0"]})
+    monkeypatch.setattr(empirical, "read_certificate", lambda folder: again)
+    monkeypatch.setattr(empirical, "_attacked", lambda run, images: {"1.0": 0.5})
+    assert pgd_accuracy(run, 12) == {"1.0": 0.5}, "certified again, at others"

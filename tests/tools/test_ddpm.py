@@ -132,3 +132,20 @@ def test_a_mistake_is_one_sentence(generator: Path, tmp_path: Path) -> None:
     words = ["tools/ddpm_sample.py", "--run", generator, "--out", out, "--steps", "0"]
     said = finish(start(*words), status=1)
     assert "--steps 0: input should be greater than 0" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", [["--count", "5"], ["--filter", "x", "--confidence", "0.5"]])
+def test_what_converting_does_not_heed_is_refused(words: list[str]) -> None:
+    given = ["tools/ddpm_sample.py", "--run", "x", "--convert", "x.npz", "--out", "x.beton"]
+    said = finish(start(*given, *words), status=2)
+    assert f"{words[-2]} is of drawing, and --convert draws nothing" in said
+
+
+def test_two_processes_convert_once(generator: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+    theirs, out = tmp_path / "theirs.npz", tmp_path / "theirs.beton"
+    np.savez(theirs, image=images, label=np.arange(20) % 10)
+    finish(start("tools/ddpm_sample.py", "--run", generator, "--convert", theirs, "--out", out,
+                 launcher=TWO))  # fmt: skip
+    written = read_beton(out)
+    assert all((written.image(i) == images[i]).all() for i in range(20))

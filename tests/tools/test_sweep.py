@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import sweep as sweeps
+from pipeline.training.guards import NonFiniteError
 from tests.launch.test_train import rows
 
 ROOT = Path(__file__).parents[2]
@@ -206,6 +208,17 @@ def test_mistakes_get_one_sentence(
     status, _, error = door(tmp_path, *words)
     assert status == 2 and sentence in error.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_that_cannot_be_measured_are_one_sentence(
+    tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divide(*_: object, **__: object) -> None:
+        raise NonFiniteError(3, "the loss is nan")
+
+    monkeypatch.setattr(sweeps, "divide", divide)
+    status, _, error = door(tmp_path, "--seeds", "0", "--budget", "5")
+    assert status == 1 and error.startswith("error: step 3: the loss is nan")
 
 
 def test_help_has_examples(door: Door, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A loss or gradient that is not finite stops the run before the update, and is traced."""
 
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,3 +100,9 @@ def test_an_objective_that_is_not_finite_is_told_from_the_model() -> None:
 
     error, _ = failed(toy_engine(), broken)
     assert "every logit is finite, the objective is not" in str(error)
+
+
+def test_the_error_comes_from_another_process_as_it_was() -> None:
+    error = NonFiniteError(3, "the loss is nan")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.step, str(again)) == (3, str(error))
