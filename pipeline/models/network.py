@@ -21,6 +21,7 @@ from pipeline.layers.base import LipschitzLayer
 from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.head import Head
 from pipeline.layers.network import ExportedNetwork
+from pipeline.lipschitz.logits_only import estimates_wanted
 from pipeline.lipschitz.power_iteration import estimate_norms
 from pipeline.lipschitz.proofs import NormProofs, sharing
 from pipeline.stopwatch import part
@@ -68,7 +69,8 @@ class LipschitzNetwork(nn.Module):
         """Logits and Lipschitz estimates.
 
         In training the power iteration advances its buffers, unless `hold_power_iteration`; in
-        evaluation it starts from them and leaves them.
+        evaluation it starts from them and leaves them. Inside `logits_only()` the estimates are
+        zeros and no vector moves.
 
         Args:
             images: [B, C, H, W] in [0, 1], floating point.
@@ -83,6 +85,8 @@ class LipschitzNetwork(nn.Module):
         for name, layer in self.named_layers():
             x = layer(x, scales[name]) if name in scales else layer(x)
         logits, distances = self.head(x)
+        if not estimates_wanted():
+            return without_estimates(logits)
         with torch.autocast(images.device.type, enabled=False):
             steepness = layer_lipschitz.double().prod()
             margin_lipschitz = (steepness * distances.double()).to(distances.dtype)
@@ -98,15 +102,17 @@ class LipschitzNetwork(nn.Module):
     def _estimate_layers(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Estimates of the layers in `norm_names` [n], and by name of those that scale themselves.
 
-        All of them in one call, so that layers of equal shape share a product.
+        All of them in one call, so that layers of equal shape share a product. Inside
+        `logits_only()` none of the first kind, and the second from the vectors as they are.
         """
         layers = list(self.named_layers())
-        norms = [layer.norm_requests() for _, layer in layers]
+        wanted = estimates_wanted()
+        norms = [layer.norm_requests() if wanted else [] for _, layer in layers]
         scales = [layer.scale_request() for _, layer in layers]
         requests = [*chain(*norms), *(request for request in scales if request is not None)]
         if not requests:
             return torch.ones(0, device=next(self.parameters()).device), {}
-        hold = self.training and self.hold_power_iteration
+        hold = self.training and (self.hold_power_iteration or not wanted)
         estimates = estimate_norms(
             requests,
             iterations=0 if hold else self.power_iterations,
@@ -160,6 +166,12 @@ class LipschitzNetwork(nn.Module):
             layers += layer.export(name, shape)
             shape = layers[-1].output_shape
         return ExportedNetwork(tuple(layers), self.head.export(), self.input_shape)
+
+
+def without_estimates(logits: Tensor) -> Prediction:
+    """The prediction of a forward inside `logits_only()`, from logits [B, K]."""
+    classes = logits.shape[1]
+    return Prediction(logits, logits.new_zeros(classes, classes), logits.new_zeros(0))
 
 
 def _named_layers(module: nn.Sequential, prefix: str) -> Iterator[tuple[str, LipschitzLayer]]:

@@ -34,7 +34,7 @@ from pipeline.lipschitz.liplt_estimate import (
     start_vectors,
 )
 from pipeline.lipschitz.logits_only import estimates_wanted
-from pipeline.models.network import LipschitzNetwork
+from pipeline.models.network import LipschitzNetwork, without_estimates
 from pipeline.stopwatch import part
 from pipeline.types import Prediction
 
@@ -116,8 +116,7 @@ class SlopeNetwork(LipschitzNetwork):
         self._require_images(images)
         logits = self.head(self.trunk(images))
         if not estimates_wanted():
-            classes = logits.shape[1]
-            return Prediction(logits, logits.new_zeros(classes, classes), logits.new_zeros(0))
+            return without_estimates(logits)
         with part("lipschitz"), torch.autocast(images.device.type, enabled=False):
             norms, table = self._estimate()
             curvature = None

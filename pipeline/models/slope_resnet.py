@@ -29,7 +29,7 @@ from pipeline.lipschitz.residual_estimate import (
     rows_through,
     start_vectors,
 )
-from pipeline.models.network import LipschitzNetwork
+from pipeline.models.network import LipschitzNetwork, without_estimates
 from pipeline.stopwatch import part
 from pipeline.types import Prediction
 
@@ -94,8 +94,7 @@ class SlopeResidualNetwork(LipschitzNetwork):
         self._require_images(images)
         logits = self.head(self.trunk(images))
         if not estimates_wanted():
-            classes = logits.shape[1]
-            return Prediction(logits, logits.new_zeros(classes, classes), logits.new_zeros(0))
+            return without_estimates(logits)
         with part("lipschitz"), torch.autocast(images.device.type, enabled=False):
             stages = self.stages()
             hold = self.training and self.hold_power_iteration

@@ -50,7 +50,8 @@ class ProjectedGradient:
             return F.cross_entropy(logits, batch.labels, reduction="none")
 
         attacked = attack(model, batch.images, loss, epsilon, self.steps)
-        per_sample = loss(model(attacked).logits)
+        with logits_only():  # the forward above was this step's advance of the power iteration
+            per_sample = loss(model(attacked).logits)
         return judged(per_sample, prediction, batch.labels, epsilon)
 
 

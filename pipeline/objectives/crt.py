@@ -16,6 +16,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -57,9 +58,9 @@ class CurvatureTraining:
         Raises:
             ValueError: the model gives no curvature, and γ is not 0.
         """
-        with torch.no_grad():
-            prediction = model(batch.images)
-        target = threatening_class(_others_first(prediction.logits, batch.labels))
+        with torch.no_grad(), logits_only():
+            clean = model(batch.images).logits
+        target = threatening_class(_others_first(clean, batch.labels))
         attacked = batch.images
         if self.attack and epsilon > 0:
             margin = margin_of(model, batch.labels, target, batch.images.shape)
@@ -74,7 +75,8 @@ class CurvatureTraining:
                     "with model.curvature true"
                 )
             per_sample = per_sample + self.gamma * hit.curvature[batch.labels, target]
-        return judged(per_sample, prediction, batch.labels, epsilon)
+        # Estimates are of the weights, whatever the images: one forward of a step has them.
+        return judged(per_sample, replace(hit, logits=clean), batch.labels, epsilon)
 
 
 def margin_of(
