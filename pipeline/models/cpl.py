@@ -29,7 +29,7 @@ from pipeline.layers.shift import Shift
 from pipeline.layers.skew import SkewExponential
 from pipeline.layers.sll import SllConv2d, SllDense
 from pipeline.layers.truncated_head import TruncatedHead
-from pipeline.models.network import LipschitzNetwork
+from pipeline.models.network import EVALUATION_ITERATIONS, LipschitzNetwork
 from pipeline.models.options import (
     named_sequence,
     require_choice,
@@ -57,6 +57,7 @@ def cpl(
     step: float | None = None,
     center: float = 0.5,
     power_iterations: int = 1,
+    evaluation_iterations: int = EVALUATION_ITERATIONS,
     layer: str = "cpl",
     skew: bool = False,
     scale: bool = False,
@@ -77,6 +78,7 @@ def cpl(
         step: None for 2/‖W‖², or a fixed step (Appendix D.2), which gets no certificate.
         center: subtracted from every pixel value.
         power_iterations: steps of power iteration a forward; the paper's 1.
+        evaluation_iterations: steps in evaluation; the paper's 100.
         layer: "cpl"; "implicit" for the implicit step of Remark 1, truncated; "sll" for the layers
             of Araujo et al. 2023 in the same network.
         skew: the splitting of Corollary 1: after each potential an orthogonal step, the exact flow
@@ -102,6 +104,7 @@ def cpl(
     require_choice("head", head, ("truncated", "normalized"))
     require_number("center", center)
     require_count("power_iterations", power_iterations)
+    require_count("evaluation_iterations", evaluation_iterations)
     require_choice("layer", layer, ("cpl", "implicit", "sll"))
     if step is not None:
         require_number("step", step, above=0)
@@ -136,7 +139,13 @@ def cpl(
         denses=nn.Sequential(*denses),
     )
     top: Head = (TruncatedHead if head == "truncated" else NormalizedHead)(vector, num_classes)
-    return LipschitzNetwork(trunk, top, (in_channels, image_size, image_size), power_iterations)
+    return LipschitzNetwork(
+        trunk,
+        top,
+        (in_channels, image_size, image_size),
+        power_iterations,
+        evaluation_iterations,
+    )
 
 
 def _convolution(
