@@ -1,4 +1,4 @@
-"""Inside `estimates_kept()` a network in evaluation finds each layer's step once, not once a forward.
+"""Inside `estimates_kept()` a network in evaluation finds the steps of its layers once.
 
 Steps of layers that divide by an estimate of their norm want many iterations in evaluation (100 in
 CPL), and a validation has hundreds of forwards of the same weights. Who opens the block promises
