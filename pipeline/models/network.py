@@ -24,7 +24,7 @@ from pipeline.layers.exported import ExportedLayer
 from pipeline.layers.head import Head
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.kept_estimates import kept_estimates
-from pipeline.lipschitz.logits_only import estimates_wanted
+from pipeline.lipschitz.logits_only import estimates_wanted, logits_only
 from pipeline.lipschitz.power_iteration import NormRequest, estimate_norms
 from pipeline.lipschitz.proofs import NormProofs, sharing
 from pipeline.stopwatch import part
@@ -100,6 +100,11 @@ class LipschitzNetwork(nn.Module):
             steepness = layer_lipschitz.double().prod()
             margin_lipschitz = (steepness * distances.double()).to(distances.dtype)
         return Prediction(logits, margin_lipschitz, layer_lipschitz)
+
+    def scales(self) -> dict[str, Tensor]:
+        """By layer, the norms that a forward inside `logits_only()` divides by."""
+        with logits_only():
+            return self._estimate_layers()[1]
 
     def _require_images(self, images: Tensor) -> None:
         if images.shape[1:] != self.input_shape or not images.is_floating_point():
