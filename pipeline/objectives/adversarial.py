@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline.lipschitz.logits_only import logits_only
 from pipeline.objectives.base import Losses, judged
+from pipeline.options import require_count, require_number
 from pipeline.types import Batch, Prediction
 
 Model = Callable[[Tensor], Prediction]
@@ -39,7 +40,8 @@ class ProjectedGradient:
     """
 
     def __init__(self, steps: int = 10) -> None:
-        self.steps = _positive(steps)
+        require_count("objective.steps", steps)
+        self.steps = steps
 
     def __call__(self, model: Model, batch: Batch, epsilon: float) -> Losses:
         """Cross entropy at the attacked images; metrics at the images themselves."""
@@ -67,9 +69,9 @@ class Trades:
     """
 
     def __init__(self, beta: float = 6.0, steps: int = 10) -> None:
-        if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta > 0:
-            raise ValueError(f"objective.beta is {beta!r}, expected a positive number")
-        self.beta, self.steps = beta, _positive(steps)
+        require_number("objective.beta", beta, above=0)
+        require_count("objective.steps", steps)
+        self.beta, self.steps = beta, steps
 
     def __call__(self, model: Model, batch: Batch, epsilon: float) -> Losses:
         """Cross entropy at the images, and β times the divergence of the attacked ones."""
@@ -143,9 +145,3 @@ def _divergence(log_p: Tensor, logits: Tensor) -> Tensor:
     """KL(p ‖ softmax(logits)) per sample: [B, K], [B, K] -> [B]."""
     log_q = F.log_softmax(logits, dim=1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
-
-
-def _positive(steps: int) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"objective.steps is {steps!r}, expected a whole number of at least 1")
-    return steps

@@ -25,6 +25,7 @@ from torch import Tensor
 from pipeline.lipschitz.curvature_search import Margin, worst_point
 from pipeline.lipschitz.logits_only import logits_only
 from pipeline.objectives.base import Losses, judged, threatening_class
+from pipeline.options import require_count, require_flag, require_number
 from pipeline.types import Batch, Prediction
 
 
@@ -41,13 +42,9 @@ class CurvatureTraining:
     """
 
     def __init__(self, gamma: float = 0.01, steps: int = 10, attack: bool = True) -> None:
-        number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
-        if not number or gamma < 0:
-            raise ValueError(f"objective.gamma is {gamma!r}, expected a number of at least 0")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"objective.steps is {steps!r}, expected a whole number from 1")
-        if not isinstance(attack, bool):
-            raise ValueError(f"objective.attack is {attack!r}, expected true or false")
+        require_number("objective.gamma", gamma, least=0)
+        require_count("objective.steps", steps)
+        require_flag("objective.attack", attack)
         self.gamma, self.steps, self.attack = gamma, steps, attack
 
     def __call__(
