@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.lipschitz.logits_only import logits_only
+from pipeline.lipschitz.power_iteration import normalized
 from pipeline.objectives.base import Losses, judged
 from pipeline.options import require_count, require_number
 from pipeline.types import Batch, Prediction
@@ -117,7 +118,7 @@ def attack(
         with torch.enable_grad(), logits_only():
             x = x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(loss(model(x).logits).sum(), x)
-        x = x.detach() + STEP_SHARE * epsilon / steps * _unit(slope)
+        x = x.detach() + STEP_SHARE * epsilon / steps * normalized(slope, 0.0)
         away = x - images
         length = torch.linalg.vector_norm(away.flatten(1), dim=1).view(-1, 1, 1, 1)
         x = images + away * (epsilon / length).clamp(max=1)
@@ -132,13 +133,7 @@ def nearby(batch: Batch, length: float) -> Tensor:
             for each in batch.sample_ids.tolist()
         ]
     ).to(batch.images)
-    return length * _unit(noise)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each x[i] divided by its norm; zero where that is zero."""
-    norms = torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
-    return torch.where(norms > 0, x / norms, 0.0)
+    return length * normalized(noise, 0.0)
 
 
 def _divergence(log_p: Tensor, logits: Tensor) -> Tensor:
