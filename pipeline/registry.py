@@ -53,7 +53,8 @@ class Registry(Generic[Built]):
             options: the rest, by name.
 
         Raises:
-            ValueError: an unknown name or option, or what the builder itself refuses.
+            ValueError: an unknown name or option, one that is missing, or what the builder itself
+                refuses.
         """
         builder = self._builder(name)
         known = self.options(name)
@@ -61,6 +62,13 @@ class Registry(Generic[Built]):
             if option not in known:
                 raise ValueError(
                     f"{self._what} {name!r} has no option {option!r}{_near(option, known)}"
+                )
+        parameters = inspect.signature(builder).parameters
+        for option in known:
+            if parameters[option].default is inspect.Parameter.empty and option not in options:
+                raise ValueError(
+                    f"key '{self._what}.{option}' is missing: {self._what} {name!r} has no default "
+                    "for it"
                 )
         return builder(*given, **options)
 

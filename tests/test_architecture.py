@@ -14,6 +14,7 @@ FLOORS = {
     "pipeline.stopwatch": 0,
     "pipeline.distributed": 0.2,
     "pipeline.registry": 0,
+    "pipeline.options": 0,
     "pipeline.config": 0.5,
     "pipeline.rank_log": 0.3,
     "pipeline.progress": 0.5,

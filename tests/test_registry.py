@@ -34,6 +34,13 @@ def test_names_the_near_miss(vases):
         vases.build("bare", x=1)
 
 
+def test_a_required_option_that_is_missing(vases):
+    vases.add("tall", lambda height, *, glaze: glaze)
+    with pytest.raises(ValueError, match=r"key 'vase\.glaze' is missing: vase 'tall' has"):
+        vases.build("tall", 3)
+    assert vases.build("tall", 3, glaze="blue") == "blue"
+
+
 def test_what_the_caller_supplies_is_no_option(vases):
     with pytest.raises(ValueError, match="has no option 'height'"):
         vases.build("plain", 3, height=4)

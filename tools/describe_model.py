@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         facts = describe(chosen.name, *images, **options)
         print(table(facts))
-        print(f"power iteration: {facts.norm_flops / 1e6:.2f} MFLOP a training step")
+        print(f"Lipschitz estimates: {facts.estimate_flops / 1e6:.2f} MFLOP a training step")
         print(f"certificate: {facts.refusal or 'possible'}")
         if chosen.time or chosen.bound:
             torch.manual_seed(0)
@@ -76,7 +76,12 @@ def _option(word: str) -> tuple[str, object]:
     key, equals, value = word.partition("=")
     if not equals:
         raise ValueError(f"{word!r} is not an option: write KEY=VALUE, such as depth=12")
-    return key, yaml.safe_load(value)
+    if key in ("name", "num_classes", "image_size", "in_channels"):
+        raise ValueError(f"{key} is not among the options of a model: see --help for its place")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"the value in {word!r} is no YAML: is a bracket or quote open?") from None
 
 
 if __name__ == "__main__":

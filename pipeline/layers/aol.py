@@ -28,10 +28,16 @@ def safe_inverse(x: Tensor) -> Tensor:
 
 
 def channel_products(kernels: Tensor) -> Tensor:
-    """Σ over all shifts of |⟨kernel i shifted, kernel j⟩|: [n, c, k, k] or [n, c] -> [n, n]."""
-    if kernels.ndim == 2:
-        return (kernels @ kernels.T).abs()
-    return F.conv2d(kernels, kernels, padding=kernels.shape[-1] - 1).abs().sum((2, 3))
+    """Σ over all shifts of |⟨kernel i shifted, kernel j⟩|: [n, c, k, k] or [n, c] -> [n, n].
+
+    At least float32, whatever surrounds it: in bfloat16 the sums could fall short by 2⁻⁸, and the
+    layers that are normalised by them be as much steeper than 1.
+    """
+    kernels = kernels.to(torch.promote_types(kernels.dtype, torch.float32))
+    with torch.autocast(kernels.device.type, enabled=False):
+        if kernels.ndim == 2:
+            return (kernels @ kernels.T).abs()
+        return F.conv2d(kernels, kernels, padding=kernels.shape[-1] - 1).abs().sum((2, 3))
 
 
 class _Aol(LipschitzLayer):
@@ -44,7 +50,7 @@ class _Aol(LipschitzLayer):
         """W·diag(d), computed in `dtype` (default: the weight's)."""
         weight = self.weight.to(dtype or self.weight.dtype)
         scale = safe_inverse(channel_products(weight.transpose(0, 1)).sum(1)).sqrt()
-        return weight * scale.view(1, -1, *[1] * (weight.ndim - 2))
+        return weight * scale.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
 
     def norm_request(self) -> NormRequest | None:
         """None: at most 1 by construction."""

@@ -39,7 +39,7 @@ class _Sll(LipschitzLayer):
     def scales(self, weight: Tensor) -> Tensor:
         """T⁻¹ [hidden], in the dtype of `weight`."""
         ratios = (self.log_q[None, :] - self.log_q[:, None]).to(weight.dtype).exp()  # q_j/q_i
-        return safe_inverse((channel_products(weight) * ratios).sum(1))
+        return safe_inverse((channel_products(weight) * ratios).sum(1)).to(weight)
 
     def norm_request(self) -> NormRequest | None:
         """None: 1 by construction."""

@@ -5,9 +5,9 @@ Certificate: the point nearest to x0 on f = 0, by the dual max_η min_x ½‖x �
 Attack: the least f in a ball, by the dual max_η min_x f(x) + (η/2)(‖x − x0‖² − ρ²).
 
 Notable:
-- `algorithm_1` and `algorithm_2` are the paper's, 30 bisections of 20 steps: 600 gradients.
-- `nearest_point` and `worst_point` go for the same stationary points without bisection, a dozen
-  gradients in all: x − x0 is parallel to ∇f(x) there, so η and x follow from one another.
+- The paper's Algorithms 1 and 2 take 30 bisections of 20 steps, 600 gradients. `nearest_point` and
+  `worst_point` go for the same stationary points without bisection, a dozen gradients in all:
+  x − x0 is parallel to ∇f(x) there, so η and x follow from one another.
 - Nothing here is trusted. Whatever x and η come out, `certify.curvature_dual` bounds the dual value
   from below at *this* x.
 """
@@ -20,77 +20,11 @@ import torch
 from torch import Tensor
 
 Margin = Callable[[Tensor], tuple[Tensor, Tensor]]
-BISECTIONS, STEPS = 30, 20
-NEAR_ENOUGH = 1e-5
-"""‖∇‖ at which the paper takes an inner problem for solved."""
 SLOW = 0.9
 """A step that leaves more than this share of the residual has overshot, to and fro."""
 CAP = 1 - 1e-3
 """η stays below this share of its limit 1/C: at the limit the problem is not strictly convex, and
 the bound at an inexact minimiser is void."""
-
-
-def algorithm_1(
-    margin: Margin, x0: Tensor, concave: Tensor, convex: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Algorithm 1, Certificate optimization.
-
-    Args:
-        margin: f with its gradient.
-        x0: [n, D].
-        concave: [n], −m > 0.
-        convex: [n], M > 0.
-
-    Returns:
-        x [n, D] and η [n].
-    """
-    steepest = torch.maximum(concave, convex)
-    low, high = -1 / convex, 1 / concave
-    eta, x = (low + high) / 2, x0
-    for _ in range(BISECTIONS):
-        eta = (low + high) / 2
-        for _ in range(STEPS):
-            _, slope = margin(x)
-            gradient = eta[:, None] * slope + (x - x0)
-            moving = torch.linalg.vector_norm(gradient, dim=1, keepdim=True) >= NEAR_ENOUGH
-            if not moving.any():
-                break
-            damping = (eta * steepest).abs()[:, None]
-            x = torch.where(moving, x - gradient / (1 + damping), x)
-        ahead = margin(x)[0] > 0
-        low, high = torch.where(ahead, eta, low), torch.where(ahead, high, eta)
-    return x, eta
-
-
-def algorithm_2(
-    margin: Margin, x0: Tensor, concave: Tensor, steepest: Tensor, radius: float
-) -> tuple[Tensor, Tensor]:
-    """Algorithm 2, Attack optimization.
-
-    Args:
-        margin: f with its gradient.
-        x0: [n, D].
-        concave: [n], −m > 0.
-        steepest: [n], K ≥ max(−m, M).
-        radius: ρ.
-
-    Returns:
-        x [n, D] and η [n].
-    """
-    low, high = concave, 20 * (1 + concave)
-    eta, x = (low + high) / 2, x0
-    for _ in range(BISECTIONS):
-        eta = (low + high) / 2
-        for _ in range(STEPS):
-            _, slope = margin(x)
-            gradient = slope + eta[:, None] * (x - x0)
-            moving = torch.linalg.vector_norm(gradient, dim=1, keepdim=True) >= NEAR_ENOUGH
-            if not moving.any():
-                break
-            x = torch.where(moving, x - gradient / (steepest + eta)[:, None], x)
-        inside = torch.linalg.vector_norm(x - x0, dim=1) < radius
-        low, high = torch.where(inside, low, eta), torch.where(inside, eta, high)
-    return x, eta
 
 
 def nearest_point(

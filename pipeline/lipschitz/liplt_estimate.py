@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.lipschitz.power_iteration import START_SEED
+from pipeline.lipschitz.power_iteration import START_SEED, normalized
 from pipeline.lipschitz.slopes import Slopes
 
 
@@ -70,7 +70,7 @@ def start_vectors(maps: int, start: int, shape: Sequence[int]) -> Tensor:
     """[maps − start, *shape] unit vectors for the products that begin at layer `start`."""
     generator = torch.Generator("cpu").manual_seed(START_SEED + start)
     vectors = torch.randn((maps - start, *shape), generator=generator, device="cpu")
-    return _normalized(vectors, vectors).to(torch.get_default_device())
+    return normalized(vectors, vectors).to(torch.get_default_device())
 
 
 def partial_norms(
@@ -87,9 +87,9 @@ def partial_norms(
     with torch.no_grad():
         moving = [buffer.to(maps[0].weight.dtype, copy=True) for buffer in vectors]
         for _ in range(iterations):
-            images = [_normalized(image, 0.0) for image in _forward(maps, moving)]
+            images = [normalized(image, 0.0) for image in _forward(maps, moving)]
             moving = [
-                _normalized(new, old)
+                normalized(new, old)
                 for new, old in zip(_backward(maps, images), moving, strict=True)
             ]
         if update:
@@ -170,9 +170,3 @@ def _backward(maps: Sequence[Map], images: Sequence[Tensor]) -> list[Tensor]:
         arrived.append(back[-1])
         moving = back[:-1]
     return arrived[::-1]
-
-
-def _normalized(x: Tensor, otherwise: Tensor | float) -> Tensor:
-    """Each x[i] divided by its norm; `otherwise` where that is zero."""
-    norms = torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
-    return torch.where(norms > 0, x / norms, otherwise)

@@ -116,8 +116,8 @@ def _advanced(group: list[NormRequest], iterations: int) -> Tensor:
         weights, stack = _stacked(group), _Stack(group[0])
         vectors = torch.stack([request.vector.to(weights.dtype) for request in group])
         for _ in range(iterations):
-            images = _normalized(stack.apply(weights, vectors), 0.0)
-            vectors = _normalized(stack.apply_transposed(weights, images), vectors)
+            images = normalized(stack.apply(weights, vectors), 0.0)
+            vectors = normalized(stack.apply_transposed(weights, images), vectors)
         return vectors
 
 
@@ -184,7 +184,7 @@ class _Stack:
         return vectors.view(groups, inputs, *vectors.shape[2:])
 
 
-def _normalized(x: Tensor, otherwise: Tensor | float) -> Tensor:
+def normalized(x: Tensor, otherwise: Tensor | float) -> Tensor:
     """Each x[g] divided by its norm; `otherwise` where that is zero.
 
     Divided by the norm itself: norm + 1e-9 makes the estimate of a small kernel too small.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.lipschitz.liplt_estimate import Map
-from pipeline.lipschitz.power_iteration import START_SEED
+from pipeline.lipschitz.power_iteration import START_SEED, normalized
 from pipeline.lipschitz.slopes import Slopes
 
 
@@ -65,7 +65,7 @@ def start_vectors(inputs: int, hidden: Sequence[int]) -> list[Tensor]:
         generator = torch.Generator("cpu").manual_seed(START_SEED + number)
         targets = count - number
         vectors = torch.randn((targets, size), generator=generator, device="cpu")
-        found.append(_unit(vectors, vectors).to(torch.get_default_device()))
+        found.append(normalized(vectors, vectors).to(torch.get_default_device()))
     return found
 
 
@@ -83,9 +83,10 @@ def residual_norms(
     with torch.no_grad():
         moving = [each.to(stages[0].inner.weight.dtype, copy=True) for each in vectors]
         for _ in range(iterations):
-            images = [_unit(image, 0.0) for image in _forward(stages, moving)]
+            images = [normalized(image, 0.0) for image in _forward(stages, moving)]
             moving = [
-                _unit(new, old) for new, old in zip(_backward(stages, images), moving, strict=True)
+                normalized(new, old)
+                for new, old in zip(_backward(stages, images), moving, strict=True)
             ]
         if update:
             for buffer, vector in zip(vectors, moving, strict=True):
@@ -151,9 +152,3 @@ def _backward(stages: Sequence[Stage], images: Sequence[Tensor]) -> list[Tensor]
         moving = rectangle
     assert moving is not None
     return [moving[0], *reversed(arrived)]
-
-
-def _unit(x: Tensor, otherwise: Tensor | float) -> Tensor:
-    """Each row divided by its norm; `otherwise` where that is zero."""
-    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return torch.where(norms > 0, x / norms, otherwise)

@@ -63,7 +63,7 @@ def residual_liplt_bound(
     stages: Sequence[ResidualStage],
     slopes: Sequence[Slopes],
     rows: Float64,
-    refine: bool = True,
+    refine: bool = False,
 ) -> LipLTBound:
     """Bound every margin of a network.
 

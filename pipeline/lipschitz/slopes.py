@@ -76,7 +76,7 @@ def slopes_of(function: str) -> Slopes:
     Raises:
         ValueError: an unknown name, with the near miss.
     """
-    if function not in SLOPES:
+    if not isinstance(function, str) or function not in SLOPES:  # a list from YAML has no hash
         near = difflib.get_close_matches(str(function), SLOPES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(SLOPES)}"
         raise ValueError(f"there is no activation {function!r} with known slopes{hint}")

@@ -29,13 +29,9 @@ from pipeline.layers.shift import Shift
 from pipeline.layers.skew import SkewExponential
 from pipeline.layers.sll import SllConv2d, SllDense
 from pipeline.layers.truncated_head import TruncatedHead
-from pipeline.models.network import LipschitzNetwork
-from pipeline.models.options import (
-    named_sequence,
-    require_choice,
-    require_count,
-    require_number,
-)
+from pipeline.models.network import EVALUATION_ITERATIONS, LipschitzNetwork
+from pipeline.models.options import named_sequence
+from pipeline.options import require_choice, require_count, require_flag, require_number
 
 POOL = 4
 """Side of the pooling windows."""
@@ -57,6 +53,7 @@ def cpl(
     step: float | None = None,
     center: float = 0.5,
     power_iterations: int = 1,
+    evaluation_iterations: int = EVALUATION_ITERATIONS,
     layer: str = "cpl",
     skew: bool = False,
     scale: bool = False,
@@ -77,6 +74,7 @@ def cpl(
         step: None for 2/‖W‖², or a fixed step (Appendix D.2), which gets no certificate.
         center: subtracted from every pixel value.
         power_iterations: steps of power iteration a forward; the paper's 1.
+        evaluation_iterations: steps in evaluation; the paper's 100.
         layer: "cpl"; "implicit" for the implicit step of Remark 1, truncated; "sll" for the layers
             of Araujo et al. 2023 in the same network.
         skew: the splitting of Corollary 1: after each potential an orthogonal step, the exact flow
@@ -91,20 +89,23 @@ def cpl(
         sizes = ", ".join(map(str, UNSHUFFLE))
         raise ValueError(f"model.image_size is {image_size!r}, but cpl has stems for {sizes}")
     factor = UNSHUFFLE[image_size]
-    require_count("num_classes", num_classes, least=2)
-    require_count("in_channels", in_channels)
-    require_count("depth", depth)
-    require_count("channels", channels)
-    require_count("dense_depth", dense_depth, least=0)
-    require_count("features", features)
-    require_count("conv_hidden", conv_hidden)
-    require_choice("pooling", pooling, ("average", "max"))
-    require_choice("head", head, ("truncated", "normalized"))
-    require_number("center", center)
-    require_count("power_iterations", power_iterations)
-    require_choice("layer", layer, ("cpl", "implicit", "sll"))
+    require_count("model.num_classes", num_classes, least=2)
+    require_count("model.in_channels", in_channels)
+    require_count("model.depth", depth)
+    require_count("model.channels", channels)
+    require_count("model.dense_depth", dense_depth, least=0)
+    require_count("model.features", features)
+    require_count("model.conv_hidden", conv_hidden)
+    require_choice("model.pooling", pooling, ("average", "max"))
+    require_choice("model.head", head, ("truncated", "normalized"))
+    require_number("model.center", center)
+    require_count("model.power_iterations", power_iterations)
+    require_count("model.evaluation_iterations", evaluation_iterations)
+    require_choice("model.layer", layer, ("cpl", "implicit", "sll"))
+    require_flag("model.skew", skew)
+    require_flag("model.scale", scale)
     if step is not None:
-        require_number("step", step, above=0)
+        require_number("model.step", step, above=0)
     if step is not None and layer != "cpl":
         raise ValueError(f"model.step is of cpl layers, and model.layer is {layer}: leave it out")
     if skew and layer == "implicit":
@@ -136,7 +137,13 @@ def cpl(
         denses=nn.Sequential(*denses),
     )
     top: Head = (TruncatedHead if head == "truncated" else NormalizedHead)(vector, num_classes)
-    return LipschitzNetwork(trunk, top, (in_channels, image_size, image_size), power_iterations)
+    return LipschitzNetwork(
+        trunk,
+        top,
+        (in_channels, image_size, image_size),
+        power_iterations,
+        evaluation_iterations,
+    )
 
 
 def _convolution(

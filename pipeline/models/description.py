@@ -4,7 +4,7 @@ Notable:
 - Counting needs no weights: with torch's fake tensors, which have shapes only, a network of 275 M
   parameters is described in a moment.
 - FLOPs are those of the layer's own products (2 per multiply-add), folding included: AOL's and
-  BCOP's kernels are computed in every forward. The power iteration of a training step is apart.
+  BCOP's kernels are computed in every forward. The estimates of a training step are apart.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Facts:
     """A network."""
 
     layers: list[LayerFacts]
-    norm_flops: int
-    """Of the power iteration of one training step, whatever the batch."""
+    estimate_flops: int
+    """Of the Lipschitz estimates of one training step, whatever the batch: power iteration, and
+    what the networks of LipLT do with the rows of the head."""
     refusal: str | None
     """Why it gets no certificate, or None."""
 
@@ -85,11 +86,16 @@ def describe(
 @torch.no_grad()
 def facts_of(model: LipschitzNetwork, image: Tensor) -> Facts:
     """Count the layers of a network on one image [1, C, H, W], on the device of both."""
+    before = model.training
+    model.train()
+    # Copies: a forward in training advances the vectors of the power iteration.
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with FlopCounterMode(display=False) as counter:
-        _, scales = model._estimate_layers()
-    norm_flops = counter.get_total_flops()
+        torch.func.functional_call(model, buffers, (image,))
+    whole = counter.get_total_flops()
     layers = []
     x = image
+    scales = model.scales()
     for name, layer in model.named_layers():
         with FlopCounterMode(display=False) as counter:
             x = layer(x, scales[name]) if name in scales else layer(x)
@@ -103,13 +109,16 @@ def facts_of(model: LipschitzNetwork, image: Tensor) -> Facts:
             )
         )
     with FlopCounterMode(display=False) as counter:
-        logits, _ = model.head(x)
+        found = model.head(x)
+    logits = found[0] if isinstance(found, tuple) else found  # distances of the rows come with it
     head = sum(parameter.numel() for parameter in model.head.parameters())
     kind = type(model.head).__name__
     layers.append(
         LayerFacts("head", kind, tuple(logits.shape[1:]), head, counter.get_total_flops())
     )
-    return Facts(layers, norm_flops, model.refusal())
+    model.train(before)
+    estimates = whole - sum(layer.flops for layer in layers)
+    return Facts(layers, estimates, model.refusal())
 
 
 @torch.no_grad()

@@ -26,7 +26,8 @@ from pipeline.layers.head import NormalizedHead
 from pipeline.layers.shift import Shift
 from pipeline.models.blocks import ACTIVATIONS, BLOCKS, backbone_block, make_activation
 from pipeline.models.network import LipschitzNetwork
-from pipeline.models.options import named_sequence, require_choice, require_count, require_number
+from pipeline.models.options import named_sequence, require_even
+from pipeline.options import require_choice, require_count, require_number
 
 NECK_KERNEL = 4
 """Side and stride of the neck's patches."""
@@ -89,16 +90,16 @@ def liresnet(
         raise ValueError(f"model.image_size is {image_size!r}, but liresnet has stems for {sizes}")
     stem = STEMS[image_size]
     features = stem.features if features is None else features
-    require_count("num_classes", num_classes, least=2)
-    require_count("in_channels", in_channels)
-    require_count("depth", depth)
-    require_count("width", width, even=True)
-    require_count("features", features, even=True)
-    require_count("neck_factor", neck_factor)
-    require_count("power_iterations", power_iterations)
-    require_number("center", center)
-    require_choice("block", block, BLOCKS)
-    require_choice("activation", activation, ACTIVATIONS)
+    require_count("model.num_classes", num_classes, least=2)
+    require_count("model.in_channels", in_channels)
+    require_count("model.depth", depth)
+    require_even("model.width", width)
+    require_even("model.features", features)
+    require_count("model.neck_factor", neck_factor)
+    require_count("model.power_iterations", power_iterations)
+    require_number("model.center", center)
+    require_choice("model.block", block, BLOCKS)
+    require_choice("model.activation", activation, ACTIVATIONS)
 
     size = output_size(image_size, stem.kernel, stem.stride, stem.padding)
     neck_channels = neck_factor * width

@@ -34,9 +34,13 @@ from pipeline.lipschitz.liplt_estimate import (
     start_vectors,
 )
 from pipeline.lipschitz.logits_only import estimates_wanted
-from pipeline.models.network import LipschitzNetwork
+from pipeline.models.network import LipschitzNetwork, without_estimates
+from pipeline.options import require_choice
 from pipeline.stopwatch import part
 from pipeline.types import Prediction
+
+LIPSCHITZ = ("liplt", "product")
+"""How margins may be judged."""
 
 
 class SlopeNetwork(LipschitzNetwork):
@@ -71,8 +75,7 @@ class SlopeNetwork(LipschitzNetwork):
         self.input_shape = input_shape
         self.power_iterations = power_iterations
         self.hold_power_iteration = False
-        if lipschitz not in ("liplt", "product"):
-            raise ValueError(f"model.lipschitz is {lipschitz!r}, expected liplt or product")
+        require_choice("model.lipschitz", lipschitz, LIPSCHITZ)
         self.lipschitz = lipschitz
         self.curvature = curvature
         stages = list(self._stages())
@@ -116,8 +119,7 @@ class SlopeNetwork(LipschitzNetwork):
         self._require_images(images)
         logits = self.head(self.trunk(images))
         if not estimates_wanted():
-            classes = logits.shape[1]
-            return Prediction(logits, logits.new_zeros(classes, classes), logits.new_zeros(0))
+            return without_estimates(logits)
         with part("lipschitz"), torch.autocast(images.device.type, enabled=False):
             norms, table = self._estimate()
             curvature = None

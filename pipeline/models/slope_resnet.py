@@ -29,7 +29,8 @@ from pipeline.lipschitz.residual_estimate import (
     rows_through,
     start_vectors,
 )
-from pipeline.models.network import LipschitzNetwork
+from pipeline.models.network import LipschitzNetwork, without_estimates
+from pipeline.options import require_count
 from pipeline.stopwatch import part
 from pipeline.types import Prediction
 
@@ -94,8 +95,7 @@ class SlopeResidualNetwork(LipschitzNetwork):
         self._require_images(images)
         logits = self.head(self.trunk(images))
         if not estimates_wanted():
-            classes = logits.shape[1]
-            return Prediction(logits, logits.new_zeros(classes, classes), logits.new_zeros(0))
+            return without_estimates(logits)
         with part("lipschitz"), torch.autocast(images.device.type, enabled=False):
             stages = self.stages()
             hold = self.training and self.hold_power_iteration
@@ -138,15 +138,12 @@ def slope_resnet(
     Raises:
         ValueError: an unknown activation, or a size that is no whole number from 1.
     """
-    sizes = {
-        "width": width,
-        "inner": inner,
-        "blocks": blocks,
-        "power_iterations": power_iterations,
-    }
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"model.{name} is {value!r}, expected a whole number of at least 1")
+    require_count("model.num_classes", num_classes, least=2)
+    require_count("model.in_channels", in_channels)
+    require_count("model.width", width)
+    require_count("model.inner", inner)
+    require_count("model.blocks", blocks)
+    require_count("model.power_iterations", power_iterations)
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=Flatten())
     layers["stem"] = Dense(in_channels * image_size**2, width)
     layers["stem_act"] = Activation(activation)

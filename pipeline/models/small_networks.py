@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -26,6 +25,7 @@ from pipeline.layers.dense import Dense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.linear_head import LinearHead
 from pipeline.models.slope_network import SlopeNetwork
+from pipeline.options import require_choice, require_count, require_flag
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,10 @@ def cnn(
     Raises:
         ValueError: an unknown plan or activation, or images too small for the plan.
     """
-    if plan not in PLANS:
-        raise ValueError(f"model.plan is {plan!r}, expected one of {', '.join(PLANS)}")
+    require_count("model.num_classes", num_classes, least=2)
+    require_count("model.in_channels", in_channels)
+    require_choice("model.plan", plan, PLANS)
+    require_count("model.power_iterations", power_iterations)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, size = in_channels, image_size
     for number, (outputs, kernel, stride, padding) in enumerate(PLANS[plan].convolutions):
@@ -92,7 +94,7 @@ def cnn(
         nn.Sequential(layers),
         LinearHead(features, num_classes),
         (in_channels, image_size, image_size),
-        _positive("power_iterations", power_iterations),
+        power_iterations,
         lipschitz,
     )
 
@@ -122,12 +124,18 @@ def mlp(
     Raises:
         ValueError: no hidden layer, an unknown activation, or a relu with `curvature`.
     """
+    require_count("model.num_classes", num_classes, least=2)
+    require_count("model.in_channels", in_channels)
+    require_flag("model.curvature", curvature)
+    require_count("model.power_iterations", power_iterations)
     widths = list(hidden) if isinstance(hidden, list | tuple) else []
     if not widths:
         raise ValueError(f"model.hidden is {hidden!r}, expected widths such as [1024]")
+    for width in widths:
+        require_count("model.hidden", width)
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=Flatten())
     pixels = in_channels * image_size**2
-    features = _dense(layers, pixels, [_positive("hidden", width) for width in widths], activation)
+    features = _dense(layers, pixels, widths, activation)
     first = layers["dense0_act"]
     assert isinstance(first, Activation)
     if curvature and first.slopes.curvature is None:
@@ -139,7 +147,7 @@ def mlp(
         nn.Sequential(layers),
         LinearHead(features, num_classes),
         (in_channels, image_size, image_size),
-        _positive("power_iterations", power_iterations),
+        power_iterations,
         lipschitz,
         curvature,
     )
@@ -154,14 +162,3 @@ def _dense(
         layers[f"dense{number}_act"] = Activation(activation)
         features = width
     return features
-
-
-def _positive(name: str, value: Any) -> int:
-    """`value` if it is a whole number of at least 1.
-
-    Raises:
-        ValueError: naming the option and the value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"model.{name} is {value!r}, expected a whole number of at least 1")
-    return value

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.lipschitz.logits_only import logits_only
+from pipeline.lipschitz.power_iteration import normalized
 from pipeline.objectives.base import Losses, judged
+from pipeline.options import require_count, require_number
 from pipeline.types import Batch, Prediction
 
 Model = Callable[[Tensor], Prediction]
@@ -39,7 +41,8 @@ class ProjectedGradient:
     """
 
     def __init__(self, steps: int = 10) -> None:
-        self.steps = _positive(steps)
+        require_count("objective.steps", steps)
+        self.steps = steps
 
     def __call__(self, model: Model, batch: Batch, epsilon: float) -> Losses:
         """Cross entropy at the attacked images; metrics at the images themselves."""
@@ -50,7 +53,8 @@ class ProjectedGradient:
             return F.cross_entropy(logits, batch.labels, reduction="none")
 
         attacked = attack(model, batch.images, loss, epsilon, self.steps)
-        per_sample = loss(model(attacked).logits)
+        with logits_only():  # the forward above was this step's advance of the power iteration
+            per_sample = loss(model(attacked).logits)
         return judged(per_sample, prediction, batch.labels, epsilon)
 
 
@@ -66,9 +70,9 @@ class Trades:
     """
 
     def __init__(self, beta: float = 6.0, steps: int = 10) -> None:
-        if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta > 0:
-            raise ValueError(f"objective.beta is {beta!r}, expected a positive number")
-        self.beta, self.steps = beta, _positive(steps)
+        require_number("objective.beta", beta, above=0)
+        require_count("objective.steps", steps)
+        self.beta, self.steps = beta, steps
 
     def __call__(self, model: Model, batch: Batch, epsilon: float) -> Losses:
         """Cross entropy at the images, and β times the divergence of the attacked ones."""
@@ -114,7 +118,7 @@ def attack(
         with torch.enable_grad(), logits_only():
             x = x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(loss(model(x).logits).sum(), x)
-        x = x.detach() + STEP_SHARE * epsilon / steps * _unit(slope)
+        x = x.detach() + STEP_SHARE * epsilon / steps * normalized(slope, 0.0)
         away = x - images
         length = torch.linalg.vector_norm(away.flatten(1), dim=1).view(-1, 1, 1, 1)
         x = images + away * (epsilon / length).clamp(max=1)
@@ -129,22 +133,10 @@ def nearby(batch: Batch, length: float) -> Tensor:
             for each in batch.sample_ids.tolist()
         ]
     ).to(batch.images)
-    return length * _unit(noise)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each x[i] divided by its norm; zero where that is zero."""
-    norms = torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
-    return torch.where(norms > 0, x / norms, 0.0)
+    return length * normalized(noise, 0.0)
 
 
 def _divergence(log_p: Tensor, logits: Tensor) -> Tensor:
     """KL(p ‖ softmax(logits)) per sample: [B, K], [B, K] -> [B]."""
     log_q = F.log_softmax(logits, dim=1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
-
-
-def _positive(steps: int) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"objective.steps is {steps!r}, expected a whole number of at least 1")
-    return steps

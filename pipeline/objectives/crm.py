@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.objectives.base import Losses, judged, label_margins
+from pipeline.options import require_number
 from pipeline.types import Batch, Prediction
 
 
@@ -43,14 +44,9 @@ class CertifiedRadius:
     def __init__(
         self, weight: float = 15.0, temperature: float = 5.0, threshold: float = 0.2
     ) -> None:
-        for name, value in (
-            ("weight", weight),
-            ("temperature", temperature),
-            ("threshold", threshold),
-        ):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or value < 0 or (name != "weight" and value == 0):
-                raise ValueError(f"objective.{name} is {value!r}, expected a positive number")
+        require_number("objective.weight", weight, least=0)
+        require_number("objective.temperature", temperature, above=0)
+        require_number("objective.threshold", threshold, above=0)
         self.weight, self.temperature, self.threshold = weight, temperature, threshold
 
     def __call__(

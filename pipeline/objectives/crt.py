@@ -16,6 +16,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from torch import Tensor
 from pipeline.lipschitz.curvature_search import Margin, worst_point
 from pipeline.lipschitz.logits_only import logits_only
 from pipeline.objectives.base import Losses, judged, threatening_class
+from pipeline.options import require_count, require_flag, require_number
 from pipeline.types import Batch, Prediction
 
 
@@ -40,13 +42,9 @@ class CurvatureTraining:
     """
 
     def __init__(self, gamma: float = 0.01, steps: int = 10, attack: bool = True) -> None:
-        number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
-        if not number or gamma < 0:
-            raise ValueError(f"objective.gamma is {gamma!r}, expected a number of at least 0")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"objective.steps is {steps!r}, expected a whole number from 1")
-        if not isinstance(attack, bool):
-            raise ValueError(f"objective.attack is {attack!r}, expected true or false")
+        require_number("objective.gamma", gamma, least=0)
+        require_count("objective.steps", steps)
+        require_flag("objective.attack", attack)
         self.gamma, self.steps, self.attack = gamma, steps, attack
 
     def __call__(
@@ -57,9 +55,9 @@ class CurvatureTraining:
         Raises:
             ValueError: the model gives no curvature, and γ is not 0.
         """
-        with torch.no_grad():
-            prediction = model(batch.images)
-        target = threatening_class(_others_first(prediction.logits, batch.labels))
+        with torch.no_grad(), logits_only():
+            clean = model(batch.images).logits
+        target = threatening_class(_others_first(clean, batch.labels))
         attacked = batch.images
         if self.attack and epsilon > 0:
             margin = margin_of(model, batch.labels, target, batch.images.shape)
@@ -74,7 +72,8 @@ class CurvatureTraining:
                     "with model.curvature true"
                 )
             per_sample = per_sample + self.gamma * hit.curvature[batch.labels, target]
-        return judged(per_sample, prediction, batch.labels, epsilon)
+        # Estimates are of the weights, whatever the images: one forward of a step has them.
+        return judged(per_sample, replace(hit, logits=clean), batch.labels, epsilon)
 
 
 def margin_of(

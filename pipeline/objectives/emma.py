@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.objectives.base import Losses, judged, label_margins
+from pipeline.options import require_number
 from pipeline.types import Batch, Prediction
 
 
@@ -32,8 +33,7 @@ class Emma:
     """
 
     def __init__(self, floor: float = 0.0) -> None:
-        if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
-            raise ValueError(f"objective.floor is {floor!r}, expected a share between 0 and 1")
+        require_number("objective.floor", floor, least=0, most=1)
         self.floor = floor
 
     def __call__(

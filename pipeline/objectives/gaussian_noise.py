@@ -8,7 +8,6 @@ NumPy's Philox takes both as its key; torch's generator on the CPU looks at 32 b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.objectives.base import Losses, judged
+from pipeline.options import require_number
 from pipeline.types import Batch, Prediction
 
 
@@ -31,9 +31,7 @@ class GaussianNoise:
     """
 
     def __init__(self, sigma: float) -> None:
-        number = isinstance(sigma, int | float) and not isinstance(sigma, bool)
-        if not number or not 0 < sigma < math.inf:
-            raise ValueError(f"objective.sigma is {sigma!r}, expected a positive number")
+        require_number("objective.sigma", sigma, above=0)
         self.sigma = float(sigma)
         self._step = 0
 

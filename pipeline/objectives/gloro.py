@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.objectives.base import Losses, judged
+from pipeline.options import require_number
 from pipeline.types import Batch, Prediction
 
 
@@ -54,8 +55,7 @@ class GloroTrades:
     """
 
     def __init__(self, weight: float = 1.0) -> None:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-            raise ValueError(f"objective.weight is {weight!r}, expected a number above 0")
+        require_number("objective.weight", weight, above=0)
         self.weight = float(weight)
 
     def __call__(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.objectives.base import Losses, judged
+from pipeline.options import require_number
 from pipeline.types import Batch, Prediction
 
 
@@ -27,8 +28,7 @@ class MultiMargin:
     """
 
     def __init__(self, margin: float = 0.7) -> None:
-        if isinstance(margin, bool) or not isinstance(margin, int | float) or not margin > 0:
-            raise ValueError(f"objective.margin is {margin!r}, expected a number above 0")
+        require_number("objective.margin", margin, above=0)
         self.margin = float(margin)
 
     def __call__(

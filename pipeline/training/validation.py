@@ -16,6 +16,7 @@ import torch
 
 from pipeline.data.base import BlockLoader
 from pipeline.distributed import sum_over_ranks
+from pipeline.lipschitz.kept_estimates import estimates_kept
 from pipeline.objectives.base import measure
 from pipeline.training.callbacks import Callback, EpochRecord
 from pipeline.training.engine import Engine
@@ -47,14 +48,15 @@ def validate(engine: Engine, loader: BlockLoader, epsilon: float) -> Validation:
     mine = list(range(world.rank, loader.num_blocks, world.size))
     idle = -(-loader.num_blocks // world.size) - len(mine)
     counts = torch.zeros(3, dtype=torch.int64, device=engine.device)
-    for number, block in enumerate(loader.blocks(mine + [0] * idle)):
-        batch = block.to(engine.device)
-        prediction = engine.forward(batch.images)
-        if number < len(mine):
-            metrics = measure(prediction, batch.labels, epsilon)
-            images = torch.ones_like(metrics["correct"])
-            found = torch.stack([metrics["correct"], metrics["robust"], images])  # [3, B] of 0/1
-            counts += found.long().sum(1)
+    with estimates_kept():
+        for number, block in enumerate(loader.blocks(mine + [0] * idle)):
+            batch = block.to(engine.device)
+            prediction = engine.forward(batch.images)
+            if number < len(mine):
+                metrics = measure(prediction, batch.labels, epsilon)
+                images = torch.ones_like(metrics["correct"])
+                found = torch.stack([metrics["correct"], metrics["robust"], images])  # [3, B]: 0/1
+                counts += found.long().sum(1)
     engine.module.train(training)
     num_correct, num_robust, num_images = sum_over_ranks(counts).tolist()
     assert num_images == loader.info.num_samples, "every image counts once"

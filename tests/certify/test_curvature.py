@@ -20,9 +20,9 @@ from pipeline.certify.methods import check_method, prove_margins
 from pipeline.certify.stages import stages_of
 from pipeline.layers.network import ExportedNetwork
 from pipeline.layers.shift import ExportedShift
-from pipeline.lipschitz.curvature_search import algorithm_1
 from pipeline.models import build_model
 from tests.certify.small import exact_layer, fractions, small_network
+from tests.lipschitz.printed_algorithms import algorithm_1
 
 SIDE, CLASSES = 4, 3
 

@@ -1,6 +1,7 @@
 """What the papers say of their layers, at explicit matrices; and what export makes of it."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pipeline.layers.aol import AolConv2d, AolDense
 from pipeline.layers.group_sort import GroupSort
 from pipeline.layers.orthogonal import BcopConv2d, CayleyDense
 from pipeline.layers.skew import ExportedSkewExponential, SkewExponential, turned
+from pipeline.layers.sll import SllConv2d, SllDense
 from pipeline.layers.truncated_head import TruncatedHead
 from tests.lipschitz.explicit import convolution_matrix, convolution_norm
 
@@ -25,6 +27,24 @@ def test_aol_is_below_one_for_every_weight_and_size(seed: int) -> None:
     kernel = conv.folded(torch.float64).detach().numpy()
     for size in (3, 6):
         assert convolution_norm(kernel, (size, size), (1, 1), (1, 1)) <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [AolDense(6, 9), AolConv2d(3, 4, 3), SllDense(6, 9), SllConv2d(3, 4, 3)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_autocast_leaves_the_normalisation_in_float32(layer: Any) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        layer.weight.normal_()
+
+    def normalisation() -> torch.Tensor:
+        return layer.scales(layer.weight) if hasattr(layer, "scales") else layer.folded()
+
+    plain = normalisation()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(normalisation(), plain)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (3, 5), (5, 3)])

@@ -9,13 +9,9 @@ import torch
 from pipeline.layers.activation import IN_TRAINING
 from pipeline.lipschitz.curvature_bound import curvature_bounds
 from pipeline.lipschitz.curvature_estimate import curvature_table
-from pipeline.lipschitz.curvature_search import (
-    algorithm_1,
-    algorithm_2,
-    nearest_point,
-    worst_point,
-)
+from pipeline.lipschitz.curvature_search import nearest_point, worst_point
 from pipeline.lipschitz.slopes import SLOPES
+from tests.lipschitz.printed_algorithms import algorithm_1, algorithm_2
 
 CLASSES, PIXELS = 3, 5
 

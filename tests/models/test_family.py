@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from pipeline.certify.certificate import load_network
 from pipeline.layers.orthogonal_attention import OrthogonalAttention
 from pipeline.layers.scale import Scale
+from pipeline.lipschitz.kept_estimates import estimates_kept
 from pipeline.models import build_model, list_models
+from pipeline.models import network as network_module
 from pipeline.models.blocks import ACTIVATIONS, BLOCKS
 from pipeline.models.network import LipschitzNetwork
 from pipeline.objectives import build_objective
@@ -37,10 +40,10 @@ NETWORKS = {
 }
 
 
-def made(name: str) -> LipschitzNetwork:
+def made(name: str, **more: Any) -> LipschitzNetwork:
     builder, options = NETWORKS[name]
     torch.manual_seed(0)
-    return build_model(builder, 10, 8, 1, **options)
+    return build_model(builder, 10, 8, 1, **options, **more)
 
 
 def trained(name: str, steps: int = 3) -> LipschitzNetwork:
@@ -101,6 +104,58 @@ def test_the_certified_network_is_nearly_the_trained_one() -> None:
     network = model.export()
     exact = network.logits(network.trunk(images.double()))
     assert float((model(images).logits - exact).detach().abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["cpl", "cpl, split flow", "block cpl", "implicit"])
+def test_what_is_validated_is_what_is_exported(name: str) -> None:
+    """Steps of an evaluation come of converged norms, however few iterations training makes."""
+    model = made(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * parameter.std().nan_to_num(0.1))
+    images = torch.rand(20, 1, 8, 8)
+    network = model.export()
+    exact = network.logits(network.trunk(images.double()))
+
+    def distance() -> float:
+        with torch.no_grad():
+            return float((model(images).logits - exact).norm() / exact.norm())
+
+    before = [buffer.clone() for buffer in model.buffers()]
+    model.eval()
+    near = distance()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
+    model.evaluation_iterations = 1
+    far = distance()
+    assert near < 0.1 and near < far / 3, (near, far)
+
+
+def test_a_validation_finds_the_steps_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = made("cpl").eval(), torch.rand(2, 1, 8, 8)
+    calls = []
+    plain = network_module.estimate_norms
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(arguments[1])
+        return plain(*arguments)
+
+    monkeypatch.setattr(network_module, "estimate_norms", counted)
+    with torch.no_grad():
+        alone = model(images)
+        with estimates_kept():
+            kept = [model(images) for _ in range(3)]
+        assert calls == [100, 100]
+        assert all(torch.equal(alone.logits, each.logits) for each in kept)
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+        with estimates_kept():  # of these weights, not of those before
+            again = model(images)
+    assert torch.equal(again.logits, model(images).logits) and len(calls) == 4
+    with estimates_kept():  # a graph of its own for whoever wants gradients
+        model(images).logits.sum().backward()
+        model(images).logits.sum().backward()
+    made("cpl", evaluation_iterations=7).eval()(images)
+    assert calls[4:] == [100, 100, 7]
 
 
 @pytest.mark.parametrize(

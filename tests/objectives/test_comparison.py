@@ -108,7 +108,7 @@ def test_the_constant_of_lmt_is_differentiable() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("multi_margin", {"margin": 0}, "objective.margin is 0, expected a number above 0"),
+        ("multi_margin", {"margin": 0}, "objective.margin is 0, expected a finite number above 0"),
         ("gloro_trades", {"weight": "much"}, "objective.weight is 'much'"),
         ("trade", {}, "there is no objective 'trade'"),
     ],

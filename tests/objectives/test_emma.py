@@ -116,7 +116,7 @@ def test_no_cube_of_batch_classes_and_features() -> None:
     [
         ("ema", {}, "no objective 'ema'; did you mean 'emma'?"),
         ("emma", {"flor": 0.1}, "no option 'flor'; did you mean 'floor'?"),
-        ("emma", {"floor": 2}, "objective.floor is 2, expected a share between 0 and 1"),
+        ("emma", {"floor": 2}, "objective.floor is 2, expected a finite number"),
     ],
 )
 def test_mistakes_name_the_mend(name: str, options: dict[str, float], sentence: str) -> None:

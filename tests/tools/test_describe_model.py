@@ -36,6 +36,8 @@ def test_a_network_without_certificate_says_why(capsys: pytest.CaptureFixture[st
         (["cpl_z"], "did you mean"),
         (["cpl", "dept=3"], "did you mean 'depth'"),
         (["cpl", "depth"], "write KEY=VALUE"),
+        (["cpl", "image_size=32"], "image_size is not among the options of a model"),
+        (["liresnet", "width=[1"], "is no YAML"),
         (["liresnet", "width=7"], "needs an even number"),
     ],
 )

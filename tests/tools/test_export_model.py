@@ -42,6 +42,10 @@ def test_mistakes(certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         main([str(tmp_path), "--out", str(tmp_path / "new")])
     assert "holds no certificate.json" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        main([str(certificate), "--out", str(tmp_path / "file" / "new")])
+    assert "file" in capsys.readouterr().err
 
 
 def test_changed_weights_are_not_handed_on(

@@ -1,8 +1,11 @@
 """Validation: exact counts on any number of ranks, and strict comparisons."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from pipeline.models import build_model, network
 from pipeline.training.callbacks import EpochRecord
 from pipeline.training.validation import ValidationCallback, validate
 from pipeline.types import Epsilon, Prediction
@@ -30,6 +33,23 @@ def test_against_a_count_by_hand() -> None:
     assert result.num_images == 70
     assert (result.clean_accuracy, result.vra_estimate) == (clean / 70, robust / 70)
     assert 0 < robust < clean, "the case is a real one"
+
+
+def test_steps_of_a_validation_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    sizes = {"depth": 1, "channels": 4, "dense_depth": 1, "features": 8}
+    engine, blocks = toy_engine(model=build_model("cpl", 4, 8, 1, **sizes)), ToyBlocks(70, 16)
+    counts = []
+    plain = network.estimate_norms
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        counts.append(arguments[1])
+        return plain(*arguments)
+
+    monkeypatch.setattr(network, "estimate_norms", counted)
+    validate(engine, blocks, EPSILON)
+    validate(engine, blocks, EPSILON)  # nothing is kept from one to the next
+    assert counts == [100, 100] and blocks.num_blocks > 1
 
 
 class Fixed:

@@ -18,8 +18,8 @@ from pipeline.certify.studies.subject import Subject, open_subject, plain_networ
 from pipeline.certify.verdicts import read_rows
 from pipeline.data.loader import open_block_loader
 from pipeline.layers.network import ExportedNetwork
-from pipeline.lipschitz.curvature_search import algorithm_1, algorithm_2
 from pipeline.models import build_model
+from tests.lipschitz.printed_algorithms import algorithm_1, algorithm_2
 
 ROOT = Path(__file__).parents[3]
 TOOL = str(ROOT / "tools" / "small_networks.py")
