@@ -369,7 +369,7 @@ def test_data_that_do_not_fit_are_refused(change, words: str, tmp_path: Path) ->
 def test_no_epsilon_and_bad_epsilons_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         certify(small_network(0), make_loader(), [], tmp_path)
-    with pytest.raises(ValueError, match="greater than 0"):
+    with pytest.raises(ValueError, match="above 0"):
         certify(small_network(0), make_loader(), ["-1"], tmp_path)
 
 

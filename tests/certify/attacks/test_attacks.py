@@ -19,6 +19,7 @@ from pipeline.certify.attacks.battery import battery
 from pipeline.certify.attacks.losses import margins, targeted_dlr
 from pipeline.certify.attacks.report import attack_section, refuted, text_summary
 from pipeline.certify.attacks.slopes import layer_slope, trunk_slope
+from pipeline.certify.certificate import sha256_of
 from pipeline.certify.reporting.report import ATTACK
 from pipeline.config import DataConfig
 from pipeline.data.loader import open_block_loader
@@ -198,8 +199,26 @@ def test_the_door(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         cells[3] = repr(30 * float(cells[3]))
         wrong.append("\t".join(cells))
     (directory / "images.tsv").write_text("\n".join(wrong) + "\n")
+    assert attack.main(words) == 2
+    assert "is missing or not the table that" in capsys.readouterr().err
+    certificate = json.loads((directory / "certificate.json").read_text())
+    certificate["files"]["images.tsv"] = sha256_of(directory / "images.tsv")
+    (directory / "certificate.json").write_text(json.dumps(certificate))
     assert attack.main(words) == 1
     assert "REFUTED: image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--images", "0"], "--images 0: at least 1 is needed"),
+        (["--curve", "-0.1"], "--curve -0.1: distances are numbers above 0"),
+        (["--curve", "nan"], "--curve nan: distances are numbers above 0"),
+    ],
+)
+def test_arguments_that_cannot_be(directory: Path, words, sentence, capsys) -> None:
+    assert attack.main([str(directory), *words]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_nan_does_not_pass_for_a_slope() -> None:
