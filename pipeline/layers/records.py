@@ -9,7 +9,7 @@ Notable: an exported layer declares with its fields what of it is stored, and ho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ def to_float32(tensor: Tensor) -> np.ndarray:
 
 
 TENSOR, ATTRIBUTE, BY_HAND = "tensor", "attribute", "by hand"
-Metadata = Mapping[str, Callable[..., Any]]
+Metadata = Mapping[str, Any]
 
 
 def tensor(ndim: int | None = None) -> Metadata:
@@ -48,7 +48,7 @@ def word() -> Metadata:
 
 def by_hand() -> Metadata:
     """Of a field that the layer's own `tensors` and `from_record` write and read."""
-    return {BY_HAND: dict}
+    return {BY_HAND: True}
 
 
 def read_tensor(tensors: Mapping[str, np.ndarray], name: str, ndim: int | None) -> np.ndarray:

@@ -10,7 +10,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,16 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.layers.base import CompositeLayer
-from pipeline.layers.conv2d import ExportedConv2d, convolve
+from pipeline.layers.conv2d import ExportedConv2d
 from pipeline.layers.exported import ExportedLayer, Rounding
 from pipeline.layers.minmax import minmax
 from pipeline.layers.records import by_hand, read_tensor, require_shape, to_float32
-from pipeline.lipschitz.abs_norms import bias_norm_upper, conv_abs_norm_upper
 from pipeline.lipschitz.bound import NormBound
-from pipeline.lipschitz.conv import conv2d_norm_bound
 from pipeline.lipschitz.power_iteration import NormRequest, start_vector
 from pipeline.lipschitz.rounding import add_up, mul_up
-from pipeline.lipschitz.tight import tight_conv2d_norm_bound
 
 PARTS = ("first", "second")
 
@@ -70,9 +67,8 @@ class ExportedResidual(ExportedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape, float64."""
-        first, second = self.weights
-        hidden = minmax(convolve(x, first, self.biases[0], 1, first.shape[2] // 2))
-        return x + convolve(hidden, second, self.biases[1], 1, second.shape[2] // 2)
+        first, second = self.convolutions()
+        return x + second.forward(minmax(first.forward(x)))
 
     def convolutions(self) -> list[ExportedConv2d]:
         """The two of the branch, as layers of their own."""
@@ -90,15 +86,13 @@ class ExportedResidual(ExportedLayer):
 
     def norm_bound(self) -> NormBound:
         """1 + U₁·U₂, rounded up."""
-        return self._bound(conv2d_norm_bound)
+        return self._bound([each.norm_bound() for each in self.convolutions()])
 
     def tight_norm_bound(self) -> NormBound:
         """The same from tighter norms of both kernels; what makes it loose is the sum itself."""
-        return self._bound(tight_conv2d_norm_bound)
+        return self._bound([each.tight_norm_bound() for each in self.convolutions()])
 
-    def _bound(self, norm_of: Callable[..., NormBound]) -> NormBound:
-        size = (self.input_shape[1], self.input_shape[2])
-        norms = [norm_of(w, size, 1, w.shape[2] // 2) for w in self.weights]
+    def _bound(self, norms: Sequence[NormBound]) -> NormBound:
         value = add_up(1.0, mul_up(norms[0].value, norms[1].value))
         if not math.isfinite(value):
             return NormBound(math.inf, "none", {"reason": "the norm of a kernel is not finite"})
@@ -110,24 +104,20 @@ class ExportedResidual(ExportedLayer):
 
     def rounding(self) -> Rounding:
         """As of the matrix I + |W₂||W₁| with the bias |W₂||b₁| + |b₂| (docs/certificate.md §5)."""
-        absolute = [conv_abs_norm_upper(w, 1, w.shape[2] // 2) for w in self.weights]
-        positions = math.prod(self.input_shape[1:])
-        shifts = [bias_norm_upper(bias, positions) for bias in self.biases]
-        outer = max(1.0, absolute[1])
+        first, second = (each.rounding() for each in self.convolutions())
+        outer = max(1.0, second.abs_norm)
         return Rounding(
-            fan_in=self.weights[0][0].size + self.weights[1][0].size + 2,
-            abs_norm=add_up(1.0, mul_up(absolute[0], absolute[1])),
-            bias_norm=add_up(mul_up(absolute[1], shifts[0]), shifts[1]),
-            inner_norm=mul_up(outer, absolute[0]),  # the branch, before a small second kernel
-            inner_bias=mul_up(outer, shifts[0]),
+            fan_in=first.fan_in + second.fan_in + 2,
+            abs_norm=add_up(1.0, mul_up(first.abs_norm, second.abs_norm)),
+            bias_norm=add_up(mul_up(second.abs_norm, first.bias_norm), second.bias_norm),
+            inner_norm=mul_up(outer, first.abs_norm),  # the branch, before a small second kernel
+            inner_bias=mul_up(outer, first.bias_norm),
         )
 
     def tensors(self) -> dict[str, np.ndarray]:
         """`first.weight`, `first.bias`, `second.weight`, `second.bias`."""
-        found: dict[str, np.ndarray] = {}
-        for part, weight, bias in zip(PARTS, self.weights, self.biases, strict=True):
-            found |= {f"{self.name}.{part}.weight": weight, f"{self.name}.{part}.bias": bias}
-        return found
+        first, second = self.convolutions()
+        return first.tensors() | second.tensors()
 
     @classmethod
     def from_record(
