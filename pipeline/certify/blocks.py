@@ -99,7 +99,7 @@ class WholeSetPass:
             ValueError: what the certifier says of a batch.
             RuntimeError: another rank failed.
         """
-        missing, tally = distributed.broadcast_object(self._resume() if world.is_main else None)
+        missing, tally = distributed.on_main(self._resume)
         a_round = world.size * threads * BLOCKS_A_ROUND
         with (
             single_threaded_mathematics(),

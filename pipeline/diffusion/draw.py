@@ -92,9 +92,7 @@ class Draw:
 
     def _draw(self, batches: int, world: World) -> None:
         """Have the first `batches` batches on disk."""
-        missing = distributed.broadcast_object(
-            self._store.missing(batches) if world.is_main else None
-        )
+        missing = distributed.on_main(lambda: self._store.missing(batches))
         size = self._batch_size
         done = (batches - len(missing)) * size
         a_round = world.size * BATCHES_A_ROUND

@@ -65,7 +65,7 @@ def generate(
         config, trained_on = _run_of_generator(run)
         check_guidance(config, "sampling.guidance", sampling.guidance)
     store = DrawnBatches(out)
-    there = distributed.broadcast_object(_finished(run, sampling) if world.is_main else None)
+    there = distributed.on_main(lambda: _finished(run, sampling))
     if there is not None:
         if world.is_main:
             store.clear()
@@ -103,7 +103,7 @@ def generate(
             if world.is_main:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 store.claim(_identity(facts), sampling.force)
-        begins = distributed.broadcast_object(bool(store.missing(1)) if world.is_main else None)
+        begins = distributed.on_main(lambda: bool(store.missing(1)))
         if real is not None and begins:
             real.check(leave_if_asked)
         began = time.monotonic()
