@@ -14,12 +14,12 @@ from pipeline.layers.orthogonal_attention import OrthogonalAttention
 from pipeline.layers.scale import Scale
 from pipeline.lipschitz.kept_estimates import estimates_kept
 from pipeline.models import build_model, list_models
-from pipeline.models import network as network_module
 from pipeline.models.blocks import ACTIVATIONS, BLOCKS
 from pipeline.models.network import LipschitzNetwork
 from pipeline.objectives import build_objective
 from pipeline.types import Batch
 from pipeline.verify import verify_certificate
+from tests.models.counting import iterations_asked
 from tests.verify.test_certified import certified
 
 BACKBONE = {"depth": 2, "width": 8, "features": 16}
@@ -132,14 +132,7 @@ def test_what_is_validated_is_what_is_exported(name: str) -> None:
 
 def test_a_validation_finds_the_steps_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = made("cpl").eval(), torch.rand(2, 1, 8, 8)
-    calls = []
-    plain = network_module.estimate_norms
-
-    def counted(*arguments: Any) -> torch.Tensor:
-        calls.append(arguments[1])
-        return plain(*arguments)
-
-    monkeypatch.setattr(network_module, "estimate_norms", counted)
+    calls = iterations_asked(monkeypatch)
     with torch.no_grad():
         alone = model(images)
         with estimates_kept():

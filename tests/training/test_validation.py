@@ -1,14 +1,13 @@
 """Validation: exact counts on any number of ranks, and strict comparisons."""
 
-from typing import Any
-
 import pytest
 import torch
 
-from pipeline.models import build_model, network
+from pipeline.models import build_model
 from pipeline.training.callbacks import EpochRecord
 from pipeline.training.validation import ValidationCallback, validate
 from pipeline.types import Epsilon, Prediction
+from tests.models.counting import iterations_asked
 from tests.training.toy import ToyBlocks, toy_engine, toy_loop
 
 EPSILON = 0.1
@@ -39,14 +38,7 @@ def test_steps_of_a_validation_are_found_once(monkeypatch: pytest.MonkeyPatch) -
     torch.manual_seed(0)
     sizes = {"depth": 1, "channels": 4, "dense_depth": 1, "features": 8}
     engine, blocks = toy_engine(model=build_model("cpl", 4, 8, 1, **sizes)), ToyBlocks(70, 16)
-    counts = []
-    plain = network.estimate_norms
-
-    def counted(*arguments: Any) -> torch.Tensor:
-        counts.append(arguments[1])
-        return plain(*arguments)
-
-    monkeypatch.setattr(network, "estimate_norms", counted)
+    counts = iterations_asked(monkeypatch)
     validate(engine, blocks, EPSILON)
     validate(engine, blocks, EPSILON)  # nothing is kept from one to the next
     assert counts == [100, 100] and blocks.num_blocks > 1
