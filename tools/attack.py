@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     usual = Settings()
     parser.add_argument("directory", type=Path, help="the certificate directory")
     parser.add_argument("--data", metavar="SPEC", help="the certified images (default: as it says)")
-    parser.add_argument("--images", type=int, metavar="N", help="only the first N (default: all)")
+    parser.add_argument("--images", type=int, metavar="N", help="only N, evenly spread (all)")
     parser.add_argument("--epsilon", nargs="+", metavar="E", help="default: the certificate's")
     parser.add_argument("--curve", nargs="+", type=float, default=(), metavar="E")
     parser.add_argument("--steps", type=int, default=usual.steps, help="of each search")

@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     def add_images(one: argparse.ArgumentParser, count: int | None) -> None:
         one.add_argument("--data", metavar="SPEC", help="other images (the run's)")
         what = "all" if count is None else str(count)
-        one.add_argument("--images", type=int, default=count, metavar="N", help=f"first N ({what})")
+        more = f"N, evenly spread ({what})"
+        one.add_argument("--images", type=int, default=count, metavar="N", help=more)
 
     success = add("success", "how often CRC's attack and certificate are exact (Tables 2, 12)")
     add_images(success, None)

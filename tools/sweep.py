@@ -55,7 +55,7 @@ def main() -> int:
         "--budget", type=float, metavar="S", help="seconds of training a run, instead of epochs"
     )
     parser.add_argument(
-        "--pgd", type=int, default=0, metavar="N", help="attack the first N images by PGD-10 (0)"
+        "--pgd", type=int, default=0, metavar="N", help="attack N images by PGD-10 (0)"
     )
     parser.add_argument("--launcher", default="", help='e.g. "accelerate launch" (none)')
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")

@@ -12,11 +12,11 @@ import torch
 
 from pipeline.config import MonitorConfig
 from pipeline.data.base import BLOCK, BlockLoader
+from pipeline.data.spread import spread
 from pipeline.diffusion.classifier import Judge
 from pipeline.diffusion.frechet import Moments, frechet_distance
 from pipeline.diffusion.network import Denoiser
 from pipeline.diffusion.sampler import Sampler, Settings, classes_and_numbers
-from pipeline.diffusion.spread import spread
 from pipeline.distributed import broadcast_object, my_share
 from pipeline.training.callbacks import Callback, EpochRecord
 from pipeline.training.picture_grid import picture_grid

@@ -20,10 +20,10 @@ from pipeline.config import RunConfig
 from pipeline.data.base import BlockLoader
 from pipeline.data.loader import open_block_loader
 from pipeline.data.order import share
+from pipeline.data.spread import spread
 from pipeline.diffusion.neighbours import Nearest, digest, nearest_training_images
 from pipeline.diffusion.pairs import PAIRS, write_pairs
 from pipeline.diffusion.source import DrawnSource
-from pipeline.diffusion.spread import spread
 from pipeline.diffusion.train import open_training_images
 from pipeline.diffusion.training_data import TrainingData
 from pipeline.distributed import World, gather_objects, together

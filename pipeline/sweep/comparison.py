@@ -23,7 +23,7 @@ def write_comparison(sweep: Sweep, pgd_images: int) -> str:
 
     Args:
         sweep: some of whose runs are finished.
-        pgd_images: attack the first so many images of each finished run; 0 for no attack.
+        pgd_images: attack so many images of each finished run; 0 for no attack.
 
     Raises:
         ValueError: as `summarise` and `pgd_accuracy`.
@@ -76,7 +76,7 @@ def _what_else(sweep: Sweep, pgd_images: int, shares: Sequence[Share]) -> list[s
     """How the other columns were found."""
     lines = []
     if pgd_images:
-        lines.append(f"PGD: 10 steps, cross-entropy, one start, the first {pgd_images} images.")
+        lines.append(f"PGD: 10 steps, cross-entropy, one start, {pgd_images} evenly spread images.")
     if shares:
         cost = shares[0].cost
         budget = shares[0].steps * cost.seconds

@@ -18,18 +18,18 @@ from pipeline.certify.attacks.assault import Assault, Settings
 from pipeline.certify.block_store import write_atomically
 from pipeline.certify.certificate import load_network
 from pipeline.certify.verdicts import read_rows
-from pipeline.data.base import BLOCK
 from pipeline.data.loader import open_block_loader
+from pipeline.data.spread import images_at, spread
 from pipeline.sweep.plan import Run
 from pipeline.types import Epsilon
 
 
 def pgd_accuracy(run: Run, images: int) -> dict[str, float]:
-    """Share of the first images that are classified right and stay so under PGD-10.
+    """Share of images that are classified right and stay so under PGD-10.
 
     Args:
         run: finished.
-        images: how many; fewer where the data has fewer.
+        images: how many, spread evenly over the set; fewer where the data has fewer.
 
     Returns:
         By epsilon of the certificate, as written.
@@ -43,6 +43,7 @@ def pgd_accuracy(run: Run, images: int) -> dict[str, float]:
         "weights_sha256": certificate.weights_sha256,
         "epsilons": certificate.epsilons,
         "images": images,
+        "spread": True,
     }
     if kept.is_file():
         stored = json.loads(kept.read_text())
@@ -61,12 +62,11 @@ def _attacked(run: Run, images: int) -> dict[str, float]:
     assert spec is not None, "a finished run has been validated"
     loader = open_block_loader(spec, "val", run.config.model.image_size, run.config.data)
     try:
-        batches = list(loader.blocks(range(min(loader.num_blocks, -(-images // BLOCK)))))
+        chosen = spread(images, loader.info.num_samples)
+        pixels, labels = images_at(loader, chosen)
     finally:
         loader.close()
-    pixels = torch.cat([batch.images for batch in batches])[:images]
-    labels = torch.cat([batch.labels for batch in batches])[:images]
-    right = torch.as_tensor(rows.correct[: len(pixels)], dtype=torch.bool)
+    right = torch.as_tensor(rows.correct[chosen], dtype=torch.bool)
     share = float(right.double().mean())
     with conventional_arithmetic():
         assault = Assault(network, pixels[right], labels[right], Settings())

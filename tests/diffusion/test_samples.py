@@ -14,7 +14,6 @@ from pipeline.diffusion.choice import batches_needed, choose, quotas
 from pipeline.diffusion.frechet import Moments, frechet_distance
 from pipeline.diffusion.neighbours import digest, nearest_training_images
 from pipeline.diffusion.npz import ForeignSamples, write_npz
-from pipeline.diffusion.spread import spread
 from pipeline.diffusion.store import DrawnBatches
 
 CPU = torch.device("cpu")
@@ -69,11 +68,6 @@ def test_a_class_of_which_nothing_passes_is_given_up_early(tmp_path: Path) -> No
     count = 900
     with pytest.raises(ValueError, match="of a class hardly one of 300 samples passes"):
         batches_needed(choose(drawn(tmp_path, draw, 12), 75, 12, count, 3, 0.5), 75, 12, count, 3)
-
-
-def test_images_are_taken_from_all_over_a_set() -> None:
-    assert spread(3, 101) == [0, 50, 100]
-    assert spread(7, 3) == [0, 1, 2] and spread(1, 9) == [0]
 
 
 def test_batches_of_other_settings_are_refused(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def battery(
     settings: Settings,
     advance: Advance = lambda what, count: None,
 ) -> dict[str, Any]:
-    """All attacks on the first images of a certificate; plain JSON values.
+    """All attacks on images of a certificate; plain JSON values.
 
     Args:
         network: the exported function.
-        pixels: [B, C, H, W] uint8, the first B images.
+        pixels: [B, C, H, W] uint8.
         labels: [B].
-        correct: [B], of images.tsv.
-        radius: [B], of images.tsv.
+        correct: [B], their rows of images.tsv.
+        radius: [B], likewise.
         epsilons: to attack at.
         curve: distances of the PGD-10 curve.
         bounds: the certified constant of each layer.

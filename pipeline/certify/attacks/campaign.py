@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pipeline.certify.arithmetic import conventional_arithmetic
 from pipeline.certify.attacks.assault import Settings
 from pipeline.certify.attacks.battery import battery
@@ -17,8 +14,8 @@ from pipeline.certify.attacks.report import write_attack
 from pipeline.certify.certificate import load_network, read_certificate, table_lines
 from pipeline.certify.verdicts import read_rows
 from pipeline.config import DataConfig
-from pipeline.data.base import BLOCK, BlockLoader
 from pipeline.data.loader import open_block_loader
+from pipeline.data.spread import images_at, spread
 from pipeline.progress import ProgressBar
 from pipeline.types import Epsilon
 
@@ -31,12 +28,12 @@ def attack_certificate(
     curve: Sequence[float] = (),
     settings: Settings | None = None,
 ) -> dict[str, Any]:
-    """Attack the first images of a certificate; write attack.json and a section of its report.
+    """Attack the images of a certificate; write attack.json and a section of its report.
 
     Args:
         directory: a certificate directory.
         data: dataset spec; by default that of the certificate.
-        images: how many; by default all.
+        images: how many, spread evenly over the set; by default all.
         epsilons: by default those of the certificate.
         curve: distances of the PGD-10 curve.
         settings: how hard to try.
@@ -51,9 +48,10 @@ def attack_certificate(
     network = load_network(directory)
     wanted = [Epsilon.parse(text) for text in epsilons or certificate.epsilons]
     rows = read_rows(table_lines(directory, certificate))
-    count = len(rows) if images is None else min(images, len(rows))
-    if count < 1:
+    if images is not None and images < 1:
         raise ValueError(f"--images {images}: at least 1 is needed")
+    chosen = spread(len(rows) if images is None else images, len(rows))
+    correct, radius = rows.correct[chosen], rows.radius[chosen]
     for distance in curve:
         if not 0 < distance < math.inf:
             raise ValueError(f"--curve {distance}: distances are numbers above 0")
@@ -67,26 +65,21 @@ def attack_certificate(
                 f"{spec} is not the data set that was certified: its hash is {found}, the "
                 f"certificate says {certificate.dataset_sha256}"
             )
-        pixels, labels = _first(loader, count)
+        pixels, labels = images_at(loader, chosen)
     finally:
         loader.close()
     settings = settings or Settings()
     searches = 3 * (len(wanted) + 1) + len(curve)
-    total = searches * int(rows.correct[:count].sum()) + len(network.layers)
+    total = searches * int(correct.sum()) + len(network.layers)
     with conventional_arithmetic(), ProgressBar("attack", total=total, unit="img") as bar:
         result = battery(
-            network, pixels, labels, rows.correct[:count], rows.radius[:count], wanted, curve,
+            network, pixels, labels, correct, radius, wanted, curve,
             [layer["bound"] for layer in certificate.layers], settings,
             lambda what, done: bar.advance(done, search=what),
         )  # fmt: skip
+    for fall in result["refuting"]:
+        fall["index"] = chosen[fall["index"]]
     result["trunk"]["bound"] = certificate.lipschitz_bound
     result = {"weights_sha256": certificate.weights_sha256, **result}
     write_attack(directory, result)
     return result
-
-
-def _first(loader: BlockLoader, count: int) -> tuple[Tensor, Tensor]:
-    """uint8 [B, C, H, W] and labels of the first images."""
-    blocks = list(loader.blocks(range(-(-count // BLOCK))))
-    pixels = torch.cat([batch.images for batch in blocks])[:count]
-    return pixels, torch.cat([batch.labels for batch in blocks])[:count]

@@ -53,7 +53,7 @@ def attack_section(result: dict[str, Any]) -> str:
     slopes.append(("all up to the head", f"{trunk['found']:.6g}", f"{trunk['bound']:.6g}"))
     return section(
         "Attacked",
-        f"<p>The first {result['images']:,} images, by PGD ({settings['restarts']} restarts), "
+        f"<p>{result['images']:,} images of the set, by PGD ({settings['restarts']} restarts), "
         f"APGD-CE and APGD-T of {settings['steps']} steps each. No attack proves anything; one "
         "that succeeded inside a certified radius would refute the certificate.</p>"
         + table(["", "certified", "still correct", "certified and fallen"], rows, numeric=True)

@@ -21,6 +21,7 @@ from pipeline.certify.rounding import input_error, norm_upper
 from pipeline.certify.stages import stages_of
 from pipeline.certify.studies.subject import Subject, plain_network
 from pipeline.certify.studies.tables import Row
+from pipeline.data.spread import spread
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.crown import crown_radius
 from pipeline.lipschitz.curvature_bound import deep_bound
@@ -236,13 +237,14 @@ def _crown(network: PlainNetwork, center: Tensor, labels: Tensor, second: Tensor
 
 
 def _correct(subject: Subject, network: PlainNetwork, count: int) -> tuple[Tensor, Tensor]:
-    """The first images that are classified correctly, [n, D] float64, and their labels.
+    """Images that are classified correctly, evenly spread, [n, D] float64, and their labels.
 
     Raises:
         ValueError: there are none.
     """
     center = subject.center
-    chosen = torch.nonzero(network.logits(center).argmax(1) == subject.labels)[:count, 0]
+    right = torch.nonzero(network.logits(center).argmax(1) == subject.labels)[:, 0]
+    chosen = right[spread(count, len(right))]
     if not len(chosen):
         raise ValueError(f"{subject.name} classifies none of its {len(center)} images correctly")
     return center[chosen], subject.labels[chosen]

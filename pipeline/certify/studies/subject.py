@@ -15,6 +15,7 @@ from pipeline.certify.stages import dense_stages_of
 from pipeline.checkpoint import load_chosen
 from pipeline.config import DataConfig
 from pipeline.data.loader import open_block_loader
+from pipeline.data.spread import images_at, spread
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.plain import PlainNetwork
 from pipeline.models import build_model
@@ -23,7 +24,7 @@ from pipeline.progress import say
 
 @dataclass(frozen=True)
 class Subject:
-    """A network and its validation set, or the first images of it."""
+    """A network and its validation set, or images spread evenly over it."""
 
     name: str
     network: ExportedNetwork
@@ -44,7 +45,7 @@ def open_subject(directory: Path, data: str | None = None, count: int | None = N
     Args:
         directory: either.
         data: dataset spec; by default the certificate's or the run's `data.val`.
-        count: the first so many images; all by default.
+        count: so many images, spread evenly over the set; all by default.
 
     Raises:
         ValueError: there is neither, or the data set does not fit the network.
@@ -65,16 +66,8 @@ def open_subject(directory: Path, data: str | None = None, count: int | None = N
     loader = open_block_loader(spec, "val", network.input_shape[1], reading)
     try:
         check_images(network, loader.info)
-        wanted = min(count or loader.info.num_samples, loader.info.num_samples)
-        images, labels, seen = [], [], 0
-        for block in loader.blocks(range(loader.num_blocks)):
-            images.append(block.images)
-            labels.append(block.labels)
-            seen += len(block.labels)
-            if seen >= wanted:
-                break
-        pixels, classes = torch.cat(images)[:wanted], torch.cat(labels)[:wanted]
-        return Subject(directory.name, network, pixels, classes)
+        total = loader.info.num_samples
+        return Subject(directory.name, network, *images_at(loader, spread(count or total, total)))
     finally:
         loader.close()
 

@@ -23,6 +23,7 @@ from pipeline.certify.certificate import sha256_of
 from pipeline.certify.reporting.report import ATTACK
 from pipeline.config import DataConfig
 from pipeline.data.loader import open_block_loader
+from pipeline.data.spread import spread
 from pipeline.layers.conv2d import ExportedConv2d
 from pipeline.types import Epsilon
 from tests.certify.small import labelled_images, linear_network, small_network
@@ -206,6 +207,12 @@ def test_the_door(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (directory / "certificate.json").write_text(json.dumps(certificate))
     assert attack.main(words) == 1
     assert "REFUTED: image" in capsys.readouterr().out
+    falls = json.loads((directory / "attack.json").read_text())["refuting"]
+    named = {fall["index"] for fall in falls}  # of the certificate: 30 of its 60 rows
+    assert named <= set(spread(30, 60)) and max(named) >= 30
+    for fall in falls:
+        own = float(wrong[1 + fall["index"]].split("\t")[3])
+        assert fall["radius"] in (12 / 255, own)
 
 
 @pytest.mark.parametrize(
