@@ -22,7 +22,7 @@ from pipeline import config as configs
 from pipeline import distributed
 from pipeline.diffusion.generate import load_network
 from pipeline.diffusion.library import import_diffusers
-from pipeline.diffusion.network import Denoiser
+from pipeline.diffusion.network import Denoised, Denoiser
 from pipeline.diffusion.noise_schedule import KIND
 from pipeline.diffusion.sampler import LEAST_LOG_SNR, Sampler, Settings, classes_and_numbers
 
@@ -58,7 +58,7 @@ class PlainLoop:
     """diffusers as its documentation uses it."""
 
     def __init__(self, network: Denoiser, settings: Settings, device: torch.device) -> None:
-        self._unet = network.unet
+        self._network = network
         self._settings, self._device = settings, device
         self._shape, self._none = network.image_shape, network.num_classes
 
@@ -86,8 +86,8 @@ class PlainLoop:
         return (images * 255).round().to(torch.uint8).cpu()
 
     def _noise(self, images: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        found: Tensor = self._unet(images, t, class_labels=labels).sample
-        return found[:, : self._shape[0]]
+        found: Denoised = self._network(images, t, labels)
+        return found.noise
 
 
 def measure(
@@ -108,7 +108,7 @@ def measure(
     settings = Settings(**{**vars(settings), "timesteps": config.diffusion.timesteps})
     network, _ = load_network(run, config, "newest", device)
     plain = PlainLoop(load_network(run, config, "newest", device)[0], settings, device)
-    plain._unet = plain._unet.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     contenders = [
         Contender("plain diffusers", PLAIN_BATCH, plain),
         Contender("plain diffusers", batch_size, plain),

@@ -84,7 +84,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict, sentence: str)
     [
         ("name", "liresnet", "has one network: unet"),
         ("width", 3, "no option 'width'"),
-        ("multipliers", [1, 1, 1, 1, 1], "cannot be halved 4 times"),
+        ("multipliers", [1, 1, 1, 1, 1], "images of 8 pixels cannot be halved 4 times"),
+        ("patch", 3, "model.patch 3 does not divide images of 8 pixels"),
         ("head_channels", 3, "take a divisor"),
         ("channels", "many", "expected a number above 0"),
         ("dropout", 1.5, "a share from 0"),
