@@ -1,5 +1,7 @@
 """Tables and figures of the papers on smaller networks (docs/small_networks.md), a command each.
 
+What certificates prove, and what the paper's own reading would count:
+    python tools/small_networks.py accuracies runs/A runs/B      # CRC 3, 4, 8, 9, 13; CRM 1
 CRC, on fully connected networks:
     python tools/small_networks.py success runs/A runs/B --radius 0.5       # Tables 2, 12
     python tools/small_networks.py curvature runs/A runs/B --out fig1.png   # Table 16, Figures 1, 2
@@ -42,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
         more = f"N, evenly spread ({what})"
         one.add_argument("--images", type=int, default=count, metavar="N", help=more)
 
+    proved = add("accuracies", "clean and certified accuracy, proved and in the paper's reading")
+    proved.add_argument("--epsilon", nargs="+", default=[], metavar="E", help="(the first's)")
     success = add("success", "how often CRC's attack and certificate are exact (Tables 2, 12)")
     add_images(success, None)
     success.add_argument("--radius", type=float, default=0.5, metavar="R", help="ρ (0.5)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 BARS = 60
 
 SOUND, UNSOUND, GREY = "#1f5fa8", "#c8553d", "#6b7280"
+CROWDED = 0.1
+"""Marks nearer than this share of the axis would write over one another."""
 
 
 def certified_accuracy(radius: Floats) -> tuple[Floats, Floats]:
@@ -70,15 +73,21 @@ def draw_curve(
     axes.plot(
         [0], [clean_accuracy], "o", color=GREY, clip_on=False, zorder=4, label="clean accuracy"
     )
-    for epsilon, share in vra:
+    last, below = -math.inf, True
+    for epsilon, share in sorted(vra, key=lambda mark: float(mark[0])):
         if float(epsilon) <= right:
             axes.plot([float(epsilon)] * 2, [0, share], color=GREY, linewidth=0.8, linestyle=":")
             axes.plot([float(epsilon)], [share], "o", color=SOUND, markersize=4.5, zorder=4)
+            # Neighbours would overlap on one side of the curve: they take turns.
+            below = float(epsilon) - last < CROWDED * right and not below
+            last = float(epsilon)
             axes.annotate(
                 f"{share:.1%} at {epsilon}",
                 (float(epsilon), share),
-                xytext=(7, 5),
+                xytext=(-7, -3) if below else (7, 5),
                 textcoords="offset points",
+                horizontalalignment="right" if below else "left",
+                verticalalignment="top" if below else "baseline",
                 fontsize=8.5,
                 color="#1f2937",
             )

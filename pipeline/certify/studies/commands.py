@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.certify.block_store import write_atomically
 from pipeline.certify.studies import curvature, distribution, figure, tables
+from pipeline.certify.studies.accuracies import accuracies
 from pipeline.certify.studies.pairwise import pairwise_constants
 from pipeline.certify.studies.subject import open_subject
 from pipeline.certify.studies.tables import Row
@@ -90,6 +91,11 @@ def local(directories: Sequence[Path], data: str | None, images: int, radius: fl
     return rows
 
 
+def certified(directories: Sequence[Path], epsilon: Sequence[str]) -> list[Row]:
+    """`accuracies`."""
+    return accuracies(directories, epsilon)
+
+
 def pairwise(directories: Sequence[Path]) -> list[Row]:
     """`pairwise`."""
     return [row for directory in directories for row in pairwise_constants(directory)]
@@ -126,6 +132,7 @@ def _positive(name: str, value: float) -> None:
 
 
 COMMANDS: dict[str, Callable[..., list[Row]]] = {
+    "accuracies": certified,
     "success": success,
     "curvature": gap,
     "certificates": certificates,

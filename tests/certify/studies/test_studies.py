@@ -12,6 +12,7 @@ import torch
 
 from pipeline.certify import certify
 from pipeline.certify.studies import curvature, distribution
+from pipeline.certify.studies.accuracies import accuracies
 from pipeline.certify.studies.figure import draw_gap, gamma_of
 from pipeline.certify.studies.pairwise import pairwise_constants
 from pipeline.certify.studies.subject import Subject, open_subject, plain_network
@@ -118,6 +119,30 @@ def test_the_curvature_gap_is_the_mean_over_pairs() -> None:
     assert row["K_lb"] <= row["K_ub (used)"] <= row["K_ub (Theorem 4)"] * (1 + 1e-6)
     with pytest.raises(ValueError, match="lesser --fewest"):
         curvature.curvature_gap(subject, certifier, fewest=1000)
+
+
+def test_accuracies_are_those_of_the_certificates(certified: dict[str, Path]) -> None:
+    tight, loose = accuracies([certified["liplt"], certified["product"]])
+    stored = json.loads((certified["liplt"] / "certificate.json").read_text())
+    rows = read_rows((certified["liplt"] / "images.tsv").read_text().splitlines()[1:])
+    assert list(tight) == list(loose)
+    assert tight["clean"] == pytest.approx(100 * rows.correct.mean()) == pytest.approx(90)
+    assert tight["proved 0.01"] == pytest.approx(100 * (rows.radius > 0.01).mean())
+    assert tight["paper's 0.01"] == 100 * stored["vra_unsound"]["0.01"]
+    assert tight["mean radius"] == pytest.approx(rows.radius[rows.correct].mean())
+    assert tight["mean radius"] > loose["mean radius"] > 0
+    with pytest.raises(
+        ValueError, match=r"not certified for --epsilon 0\.5: its epsilons are 0\.01"
+    ):
+        accuracies([certified["product"]], ["0.5"])
+
+
+def test_accuracies_of_a_run_are_those_of_its_certificate(certified: dict[str, Path], tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "certificate").symlink_to(certified["liplt"])
+    (run,) = accuracies([tmp_path / "run"])
+    (own,) = accuracies([certified["liplt"]])
+    assert {**own, "network": run["network"]} == run
 
 
 def test_tables_of_certificates() -> None:
