@@ -39,6 +39,7 @@ from pipeline.certify.verdicts import Integers, Verdicts
 from pipeline.layers.activation import IN_TRAINING
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.curvature_bound import CurvatureBounds
 from pipeline.lipschitz.curvature_search import Margin, nearest_point
 
 FEW, MANY = 4, 16
@@ -55,10 +56,11 @@ class CurvatureCertifier(LipschitzCertifier):
     Args:
         network: flattening, dense layers with smooth activations, a head.
         bounds: of its layers.
-        curvature: [K, K], proved: ∇²(f_j − f_i) ⪰ −C_ji·I.
+        claims: proved: ∇²(f_j − f_i) ⪰ −C_ji·I.
         device: where logits are computed; the dual problems are solved on the CPU.
 
     Attributes:
+        curvature: [K, K], C_ji.
         exact: margins and gradients in float64, with what both may be off by.
         fast: the same in float32, for searches.
     """
@@ -67,18 +69,21 @@ class CurvatureCertifier(LipschitzCertifier):
         self,
         network: ExportedNetwork,
         bounds: Sequence[NormBound],
-        curvature: Floats,
+        claims: CurvatureBounds,
         device: torch.device | None = None,
     ) -> None:
         super().__init__(network, bounds, device)
-        self.curvature = curvature
+        self.claims, self.curvature = claims, claims.table
         stages = dense_stages_of(network)
         self.exact = MarginFunction(network, stages, bounds)
         self.fast = FastMargins(network, stages)
 
     def margin_evidence(self) -> dict[str, Any]:
-        """The claimed C_ji; η and x̃ are found anew by whoever checks."""
-        return {"method": "curvature", "curvature": self.curvature.tolist()}
+        """The claimed C_ji, and their terms; η and x̃ are found anew by whoever checks."""
+        evidence: dict[str, Any] = {"method": "curvature", "curvature": self.curvature.tolist()}
+        if self.claims.terms is not None:
+            evidence["terms"] = self.claims.terms.tolist()
+        return evidence
 
     @torch.no_grad()
     def _certify_slice(self, images: Tensor, labels: Tensor) -> Verdicts:

@@ -113,5 +113,5 @@ def build_reference(
     if method == LIPLT:
         return LipLTReference(network, device)
     if method == CURVATURE:
-        return CurvatureReference(network, claims, device)
+        return CurvatureReference(network, claims.table, device)
     return UnsoundReference(network, device)

@@ -2,9 +2,19 @@
 
     ∇²(f_j − f_i)(x) ⪰ −C_ji·I for every x,  C_ji the number proved here (the paper's −m)
 
-Two-layer networks, Theorem 3, with w = w_j − w_i: ∇² = Σ_n w_n σ''(z_n) W_n W_nᵀ is not below
-−Σ_n s_n² W_n W_nᵀ, s_n² = max(−h_L·max(w_n, 0), h_U·max(−w_n, 0)); hence C_ji = ‖diag(s)·W‖².
-Deeper ones, Theorem 4: C_ji = h·Σ_I (r^(I))²·max_n S^(I)_n (formula in `curvature_estimate.py`).
+With a^(I) = ∂(f_j − f_i)/∂x^(I) behind the activation of layer I and J_I = ∂z^(I)/∂x (Lemma 1),
+
+    ∇² = Σ_I J_Iᵀ diag(σ''(z^(I)) ∘ a^(I)) J_I
+       ⪰ −Σ_I ‖diag(s^(I))·W^(I)‖²·(g^(I−1)‖W^(I−1)‖ ⋯ g^(1)‖W^(1)‖)²·I,
+
+s_n² ≥ −σ''·a_n, that is max(h_U·fall_n, −h_L·rise_n) where −fall ≤ a^(I) ≤ rise. In the last layer
+a = w = w_j − w_i; before it, as σ' lies in [0, g], with W⁺ and W⁻ the positive and negative parts,
+
+    rise^(I−1) = g·(rise·W⁺ + fall·W⁻),   fall^(I−1) = g·(fall·W⁺ + rise·W⁻).
+
+For two layers this is Theorem 3. For deeper ones it is below Theorem 4, which has ‖W‖²·max_n s_n²
+for ‖diag(s)·W‖² and does not tell convex from concave: by a factor of two to three in trained
+networks. (The released code of CRC certifies with numbers of this kind, found by power iteration.)
 
 Notable:
 - s is rounded up to float32, so that the entries of diag(s)·W are exact in float64 and the norm is
@@ -15,15 +25,39 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.lipschitz.dense import dense_norm_bound
-from pipeline.lipschitz.rounding import Float64, add_up, mul_up, sqrt_upper, sum_upper, up
+from pipeline.lipschitz.rounding import (
+    UNDERFLOW,
+    Float64,
+    add_up,
+    gamma,
+    mul_up,
+    sqrt_upper,
+    sum_upper,
+    up,
+)
 from pipeline.lipschitz.slopes import Slopes
 
 TABLE_SLACK = 1e-9
 """Above what is proved: another program, whose roundings differ, must be able to prove it too."""
+TERM_SLACK = 1e-6
+"""The same for ‖diag(s)·W‖² of deep networks, where such a program may round an s^(I)_n, which
+comes of thousands of sums, to the next float32 number."""
+
+
+@dataclass(frozen=True)
+class CurvatureBounds:
+    """What is claimed of all ordered pairs of classes."""
+
+    table: Float64
+    """C_ji: [K, K], zero on the diagonal."""
+    terms: Float64 | None = None
+    """‖diag(s^(I))·W^(I)‖² of deep networks: [K, K, layers]; None for one hidden layer, where C_ji
+    is the term."""
 
 
 def curvature_bounds(
@@ -32,8 +66,8 @@ def curvature_bounds(
     slopes: Sequence[Slopes],
     rows: Float64,
     progress: Callable[[int], None] = lambda pairs: None,
-) -> Float64:
-    """C_ji for all ordered pairs of classes: [K, K], zero on the diagonal.
+) -> CurvatureBounds:
+    """C_ji for all ordered pairs of classes.
 
     Args:
         weights: of the hidden layers, [outputs, inputs] each, float32 numbers in float64.
@@ -45,38 +79,73 @@ def curvature_bounds(
     Raises:
         ValueError: an activation without second derivative.
     """
-    classes = len(rows)
-    table = np.zeros((classes, classes))
-    symmetric = all(each.bend == -_curvature(each)[0] for each in slopes) or len(weights) > 1
+    classes, layers = len(rows), len(weights)
+    table, terms = np.zeros((classes, classes)), np.zeros((classes, classes, layers))
+    symmetric = all(each.bend == -_curvature(each)[0] for each in slopes)
     for first in range(classes):
         for second in range(classes):
             if first == second or (symmetric and second < first):
                 continue
-            difference = rows[first] - rows[second]
-            if len(weights) == 1:
-                bound = _two_layers(weights[0], slopes[0], difference)
-            else:
-                bound = deep_bound(weights, norms, slopes, difference)
-            table[first, second] = bound
-            if symmetric:
-                table[second, first] = bound
+            found = pair_terms(weights, slopes, rows[first] - rows[second])
+            if layers > 1:
+                found = [mul_up(term, up(1 + TERM_SLACK)) for term in found]
+            bound = total_curvature(found, norms, slopes)
+            for pair in {(first, second), (second, first)} if symmetric else {(first, second)}:
+                table[pair], terms[pair] = bound, found
             progress(2 if symmetric else 1)
-    return table
+    return CurvatureBounds(table, terms if layers > 1 else None)
 
 
 def _curvature(slopes: Slopes) -> tuple[float, float]:
-    assert slopes.curvature is not None, "asked through `bend` before"
+    if slopes.curvature is None:
+        raise ValueError("the activation has no second derivative, so no curvature bound")
     return slopes.curvature
 
 
-def _two_layers(weight: Float64, slopes: Slopes, difference: Float64) -> float:
-    """‖diag(s)·W‖², rounded up."""
-    low, high = _curvature(slopes)
-    # The difference of two float32 numbers may be rounded once.
-    squares = mul_up(
-        np.where(difference > 0, -low * difference, -high * difference), up(1 + 2.0**-50)
+def pair_terms(
+    weights: Sequence[Float64], slopes: Sequence[Slopes], difference: Float64
+) -> list[float]:
+    """‖diag(s^(I))·W^(I)‖² of each layer, rounded up.
+
+    Args:
+        weights: of the hidden layers.
+        slopes: of the activation behind each.
+        difference: w_j − w_i, each entry rounded once at most: [d].
+    """
+    once = up(1 + 2.0**-50)
+    rise, fall = np.maximum(difference, 0.0), np.maximum(-difference, 0.0)
+    found = []
+    for weight, slope in zip(reversed(weights), reversed(slopes), strict=True):
+        low, high = _curvature(slope)
+        squares = mul_up(np.maximum(mul_up(fall, high), mul_up(rise, -low)), once)
+        found.append(scaled_norm_bound(weight, squares))
+        rise, fall = _through(rise, fall, weight, slope.most)
+    return found[::-1]
+
+
+def _through(rise: Float64, fall: Float64, weight: Float64, most: float) -> tuple[Float64, Float64]:
+    """Bounds of the gradient in front of an activation and a layer, from those behind."""
+    positive, negative = np.maximum(weight, 0.0), np.maximum(-weight, 0.0)
+    # Two dot products of non-negative numbers, their sum, and a difference rounded before.
+    grow = up(up(1 + 2 * gamma(2 * len(weight) + 2)) * (1 + 2.0**-50))
+    lost = 2 * len(weight) * UNDERFLOW
+    return (
+        add_up(mul_up(rise @ positive + fall @ negative, most, grow), lost),
+        add_up(mul_up(fall @ positive + rise @ negative, most, grow), lost),
     )
-    return scaled_norm_bound(weight, squares)
+
+
+def total_curvature(
+    terms: Sequence[float], norms: Sequence[float], slopes: Sequence[Slopes]
+) -> float:
+    """C_ji of its terms, rounded up; of one term, the term itself."""
+    if len(terms) == 1:
+        return terms[0]
+    total, steep = terms[0], 1.0
+    for term, norm, slope in zip(terms[1:], norms[:-1], slopes[:-1], strict=True):
+        steep = mul_up(steep, slope.most, norm)
+        total = add_up(total, mul_up(term, steep, steep))
+    return mul_up(total, up(1 + TABLE_SLACK))
 
 
 def scaled_norm_bound(weight: Float64, squares: Float64) -> float:
@@ -100,7 +169,7 @@ def deep_bound(
     slopes: Sequence[Slopes],
     difference: Float64,
 ) -> float:
-    """Theorem 4, rounded up."""
+    """Theorem 4 as printed, rounded up: h·Σ_I (r^(I))²·max_n S^(I)_n (`curvature_estimate.py`)."""
     steep = [norms[0]]
     for norm, slope in zip(norms[1:], slopes[:-1], strict=True):
         steep.append(mul_up(slope.most, norm, steep[-1]))

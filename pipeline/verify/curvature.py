@@ -54,8 +54,9 @@ class CurvatureProver:
     def __init__(
         self, network: Network, margins: Record, advance: Callable[[int, int], None]
     ) -> None:
-        margins.only({"method", "curvature"})
         self._maps, _ = read_stages(network.layers)
+        deep = {"terms"} if len(self._maps) > 1 else set()
+        margins.only({"method", "curvature"} | deep)
         self._functions = [layer.function for layer in network.layers if layer.kind == "activation"]
         for layer in network.layers:
             require(
@@ -72,7 +73,8 @@ class CurvatureProver:
         self._row_norms = norm_upper(network.weight, (1,))
         self._distances = HeadDistances(network.weight).upper
         self._curvature = _read_table(margins, network.num_classes)
-        _prove_table(self._maps, self._functions, network.weight, self._curvature, advance)
+        terms = _read_terms(margins, network.num_classes, len(self._maps))
+        _prove_table(self._maps, self._functions, network.weight, self._curvature, terms, advance)
 
     def unproved(
         self,
@@ -218,60 +220,93 @@ def _read_table(margins: Record, classes: int) -> Float64:
     return table
 
 
+def _read_terms(margins: Record, classes: int, layers: int) -> Float64 | None:
+    """‖diag(s)·W‖² [K, K, layers] as claimed; None for one hidden layer, which has C alone."""
+    if layers == 1:
+        return None
+    lines = margins.items("terms")
+    shape = f"{classes} rows of {classes} lists of {layers} numbers"
+    require(len(lines) == classes, f"terms are not {shape}")
+    terms = np.zeros((classes, classes, layers))
+    for number, line in enumerate(lines):
+        require(isinstance(line, list) and len(line) == classes, f"terms are not {shape}")
+        for column, each in enumerate(line):
+            good = isinstance(each, list) and len(each) == layers
+            good = good and all(
+                isinstance(x, int | float) and not isinstance(x, bool) for x in each
+            )
+            require(good, f"terms are not {shape}")
+            terms[number, column] = [float(x) for x in each]
+    require(bool((terms >= 0).all() and np.isfinite(terms).all()), "a term is out of range")
+    return terms
+
+
 def _prove_table(
     maps: list[Layer],
     functions: list[str],
     rows: Float64,
     claims: Float64,
+    terms: Float64 | None,
     advance: Callable[[int, int], None],
 ) -> None:
+    """∇²(f_j − f_i) ⪰ −Σ_I ‖diag(s^(I))·W^(I)‖²·(Π_{k<I} g‖W^(k)‖)², and that not below −C_ji."""
     classes = len(rows)
     pairs = [(j, i) for j in range(classes) for i in range(classes) if i != j]
+    steep = [Fraction(1)]
+    for layer, function in zip(maps[:-1], functions[:-1], strict=True):
+        steep.append(steep[-1] * SLOPES[function][1] * Fraction(layer.bound))
     for done, (first, second) in enumerate(pairs):
         difference = rows[first] - rows[second]  # rounded once; GROW covers it
-        claim = float(claims[first, second])
-        holds = (
-            _two_layers(maps[0], functions[0], difference, claim)
-            if len(maps) == 1
-            else _deep(maps, functions, difference) <= claim
+        claim = Fraction(float(claims[first, second]))
+        parts = [float(claim)] if terms is None else [float(x) for x in terms[first, second]]
+        total = sum(
+            (Fraction(part) * each**2 for part, each in zip(parts, steep, strict=True)), Fraction(0)
         )
         require(
-            holds,
-            f"the curvature of classes {first} and {second}, {claim!r}, cannot be proved",
+            total <= claim and _terms_hold(maps, functions, difference, parts),
+            f"the curvature of classes {first} and {second}, {float(claim)!r}, cannot be proved",
         )
         advance(done + 1, len(pairs))
 
 
-def _two_layers(layer: Layer, function: str, difference: Float64, claim: float) -> bool:
-    """Theorem 3: ‖diag(s)·W‖² ≤ claim, s² ≥ max(−h_L·max(w, 0), h_U·max(−w, 0))."""
-    low, high = (float(bend) * GROW for bend in BENDS[function])
-    squares = np.where(difference > 0, -low * difference, -high * difference) * GROW
+def _terms_hold(
+    maps: list[Layer], functions: list[str], difference: Float64, parts: list[float]
+) -> bool:
+    """‖diag(s)·W‖² ≤ its claim for each layer, s² ≥ max(h_U·fall, −h_L·rise) behind it.
+
+    The gradient of the margin there lies between −fall and rise: w_j − w_i behind the last layer,
+    and in front of a layer, as 0 ≤ σ' ≤ g, at most g times the sum of its entries' best parts.
+    """
+    rise, fall = np.where(difference > 0, difference, 0.0), np.where(difference < 0, -difference, 0)
+    rise, fall = rise * GROW, fall * GROW
+    for layer, function, part in reversed(list(zip(maps, functions, parts, strict=True))):
+        assert layer.weight is not None
+        low, high = (float(bend) * GROW for bend in BENDS[function])
+        squares = np.maximum(high * fall, -low * rise) * GROW
+        if not _scaled_norm_holds(layer.weight, squares, part):
+            return False
+        size, most = len(layer.weight), float(SLOPES[function][1]) * GROW
+        grow = ceil_float(1 + 2 * gamma(2 * size + 2)) * GROW
+        best, least = layer.weight.clip(min=0.0), (-layer.weight).clip(min=0.0)
+        rise, fall = (
+            ((above @ best + below @ least) * most) * grow + 2 * size * UNDERFLOW
+            for above, below in ((rise, fall), (fall, rise))
+        )
+    return True
+
+
+def _scaled_norm_holds(weight: Float64, squares: Float64, claim: float) -> bool:
+    """‖diag(s)·W‖² ≤ claim, s² ≥ squares."""
     scales = np.nextafter(np.sqrt(squares).astype(np.float32), np.float32(np.inf))
     scales = np.where(squares > 0, scales, np.float32(0)).astype(np.float64)
     require(bool((scales * scales >= squares).all()), "a square root is rounded wrongly")  # exact
     if not scales.any():
         return True
-    assert layer.weight is not None
-    matrix = scales[:, None] * layer.weight  # of two float32 numbers: exact
+    matrix = scales[:, None] * weight  # of two float32 numbers: exact
     matrix = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     target = math.sqrt(claim) * (1 - 2.0**-47)
     bound = spectral_upper_bounds(np.ascontiguousarray(matrix)[None, None], target)[0]
     return bool(bound <= target) and Fraction(float(bound)) ** 2 <= Fraction(claim)
-
-
-def _deep(maps: list[Layer], functions: list[str], difference: Float64) -> float:
-    """Theorem 4: h Σ_I (r^(I))² max_n S^(I)_n with the layers' claimed bounds, rounded up."""
-    steep = [Fraction(maps[0].bound)]
-    for layer, function in zip(maps[1:], functions[:-1], strict=True):
-        steep.append(Fraction(ceil_float(SLOPES[function][1] * Fraction(layer.bound) * steep[-1])))
-    paths, total = np.abs(difference) * GROW, Fraction(0)
-    for number in reversed(range(len(maps))):
-        total += BENDS[functions[number]][1] * steep[number] ** 2 * Fraction(float(paths.max()))
-        weight = maps[number].weight
-        if number and weight is not None:
-            rounding = ceil_float(1 + 2 * gamma(2 * len(weight)))
-            paths = (paths @ np.abs(weight)) * rounding * float(SLOPES[functions[number]][1]) * GROW
-    return ceil_float(total)
 
 
 def _norms(x: Float64) -> Float64:

@@ -20,6 +20,7 @@ from pipeline.certify.methods import check_method, prove_margins
 from pipeline.certify.stages import stages_of
 from pipeline.layers.network import ExportedNetwork
 from pipeline.layers.shift import ExportedShift
+from pipeline.lipschitz.curvature_bound import CurvatureBounds
 from pipeline.models import build_model
 from tests.certify.small import exact_layer, fractions, small_network
 from tests.lipschitz.printed_algorithms import algorithm_1
@@ -282,8 +283,8 @@ def test_a_batch_is_twenty_times_faster_than_a_loop_over_images() -> None:
     torch.manual_seed(0)
     network = build_model("mlp", 10, 28, 1, hidden=[1024]).export()
     bounds = [layer.norm_bound() for layer in network.layers]
-    curvature = np.full((10, 10), 0.5)  # the claim does not matter here
-    certifier = CurvatureCertifier(network, bounds, curvature)
+    claims = CurvatureBounds(np.full((10, 10), 0.5))  # the claim does not matter here
+    certifier = CurvatureCertifier(network, bounds, claims)
     random = np.random.default_rng(0)
     images = torch.from_numpy(random.integers(0, 256, (64, 1, 28, 28), dtype=np.uint8))
     labels = network.logits(network.trunk(images.double() / 255)).argmax(1)

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from pipeline.layers.activation import IN_TRAINING
-from pipeline.lipschitz.curvature_bound import curvature_bounds
+from pipeline.lipschitz.curvature_bound import (
+    curvature_bounds,
+    deep_bound,
+    pair_terms,
+    total_curvature,
+)
 from pipeline.lipschitz.curvature_estimate import curvature_table
 from pipeline.lipschitz.curvature_search import nearest_point, worst_point
 from pipeline.lipschitz.slopes import SLOPES
@@ -47,13 +52,23 @@ class Plain:
         wide = [each.astype(np.float64) for each in self.weights]
         norms = [float(np.linalg.norm(each, 2)) * (1 + 1e-9) for each in wide]
         slopes = [SLOPES[self.function]] * len(wide)
-        return curvature_bounds(wide, norms, slopes, self.rows.astype(np.float64))
+        return curvature_bounds(wide, norms, slopes, self.rows.astype(np.float64)).table
+
+    def printed(self, first: int, second: int) -> float:
+        """Theorem 4."""
+        wide = [each.astype(np.float64) for each in self.weights]
+        norms = [float(np.linalg.norm(each, 2)) * (1 + 1e-9) for each in wide]
+        difference = self.rows[first].astype(np.float64) - self.rows[second]
+        return deep_bound(wide, norms, [SLOPES[self.function]] * len(wide), difference)
 
 
 @pytest.mark.parametrize(
     ("hidden", "function"),
-    [((6,), "softplus"), ((6,), "sigmoid"), ((6, 4), "tanh"), ((5, 4, 3), "softplus")],
-)
+    [
+        ((6,), "softplus"), ((6,), "sigmoid"), ((6, 4), "tanh"), ((6, 4), "softplus"),
+        ((5, 4, 3), "softplus"), ((5, 4, 3), "sigmoid"), ((4, 4, 3, 3), "tanh"),
+    ],
+)  # fmt: skip
 def test_no_hessian_is_more_concave_than_the_bound(hidden: tuple[int, ...], function: str) -> None:
     net = Plain(hidden, function, seed=len(hidden))
     table = net.curvatures()
@@ -85,13 +100,52 @@ def test_the_training_estimate_is_theorem_4() -> None:
     norms = [torch.linalg.matrix_norm(each, 2) for each in weights]
     slopes = [SLOPES["tanh"]] * 2
     table = curvature_table(weights, torch.from_numpy(net.rows).double(), norms, slopes).numpy()
-    h, certified = SLOPES["tanh"].bend, net.curvatures()
+    h = SLOPES["tanh"].bend
     for j, i in [(0, 1), (2, 0)]:
         difference = np.abs(net.rows[j].astype(np.float64) - net.rows[i])
         deep = norms[0].item() ** 2 * (difference @ np.abs(weights[1].numpy())).max()
         shallow = (norms[1].item() * norms[0].item()) ** 2 * difference.max()
         assert table[j, i] == pytest.approx(h * (deep + shallow), rel=1e-6)
-        assert table[j, i] <= certified[j, i] <= table[j, i] * (1 + 1e-6)
+        assert table[j, i] <= net.printed(j, i) <= table[j, i] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("function", ["softplus", "tanh"])
+@pytest.mark.parametrize("hidden", [(6, 4), (5, 4, 3)])
+def test_deep_networks_are_bounded_below_theorem_4(hidden: tuple[int, ...], function: str) -> None:
+    net = Plain(hidden, function, seed=9)
+    table = net.curvatures()
+    pairs = [(j, i) for j in range(CLASSES) for i in range(CLASSES) if i != j]
+    assert all(table[pair] < 0.9 * net.printed(*pair) for pair in pairs)
+    assert (np.abs(table - table.T).max() > 1e-3) == (function == "softplus")
+
+
+@pytest.mark.parametrize("function", ["softplus", "sigmoid"])
+def test_terms_are_those_of_the_worst_gradient(function: str) -> None:
+    """Three layers: every a^(1) that slopes in [0, g] allow, at its corners, by enumeration."""
+    net = Plain((5, 4), function, seed=11)
+    weights = [each.astype(np.float64) for each in net.weights]
+    slopes = SLOPES[function]
+    low, high = slopes.curvature
+    w = net.rows[0].astype(np.float64) - net.rows[1]
+    corners = np.array(list(itertools.product([0.0, slopes.most], repeat=4)))
+    gradients = (corners * w) @ weights[1]
+    squares = np.maximum(high * (-gradients).max(0), -low * gradients.max(0)).clip(min=0)
+    last = np.maximum(-high * w, -low * w).clip(min=0)
+    expected = [
+        np.linalg.norm(np.sqrt(each)[:, None] * weight, 2) ** 2
+        for each, weight in zip((squares, last), weights, strict=True)
+    ]
+    found = pair_terms(weights, [slopes] * 2, w)
+    for term, least in zip(found, expected, strict=True):
+        assert least <= term <= least * (1 + 1e-5)
+
+
+def test_terms_are_added_up_with_what_lies_before_them() -> None:
+    slopes = [SLOPES["sigmoid"], SLOPES["tanh"], SLOPES["softplus"]]
+    found = total_curvature([3.0, 5.0, 7.0], [2.0, 6.0, 100.0], slopes)
+    exact = 3 + 5 * (0.25 * 2) ** 2 + 7 * (0.25 * 2 * 6) ** 2
+    assert exact <= found <= exact * (1 + 1e-8)
+    assert total_curvature([3.0], [2.0], slopes[:1]) == 3.0
 
 
 def ahead(net: Plain, count: int = 12) -> tuple[torch.Tensor, int, int]:
