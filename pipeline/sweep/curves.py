@@ -26,11 +26,19 @@ def curve_of(directory: Path, key: str) -> list[tuple[int, float]]:
     return points
 
 
-def draw_curves(directories: Sequence[Path], key: str = "loss", title: str = "") -> bytes:
+def draw_curves(
+    directories: Sequence[Path], key: str = "loss", title: str = "", top: float | None = None
+) -> bytes:
     """A PNG of the curves of some runs, labelled by their directories' names.
 
+    Args:
+        directories: of the runs.
+        key: of metrics.jsonl.
+        title: drawn above.
+        top: what lies above is cut off, and the axis says so.
+
     Raises:
-        ValueError: as `curve_of`.
+        ValueError: as `curve_of`, or nothing lies below `top`.
     """
     curves = [(directory.name, curve_of(directory, key)) for directory in directories]
     # Imported here: matplotlib takes seconds to load.
@@ -47,6 +55,13 @@ def draw_curves(directories: Sequence[Path], key: str = "loss", title: str = "")
         axes.plot(*zip(*points, strict=True), label=name, color=colour, linewidth=1.5)
     axes.set_xlabel("step")
     axes.set_ylabel(key)
+    if top is not None:
+        least = min(value for _, points in curves for _, value in points)
+        if not least < top:
+            raise ValueError(f"--top {top:g} is not above {least:g}, the least {key}")
+        axes.set_ylim(least - 0.05 * (top - least), top)
+        if any(value > top for _, points in curves for _, value in points):
+            axes.set_ylabel(f"{key} (cut at {top:g})")
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.grid(color="#e5e7eb", linewidth=0.7)
     axes.set_axisbelow(True)

@@ -25,12 +25,19 @@ def test_a_curve_leaves_out_what_is_no_number_and_a_torn_row(tmp_path: Path) -> 
 def test_a_picture_of_two_runs(tmp_path: Path) -> None:
     runs = [str(a_run(tmp_path / name, [2.0, 1.0])) for name in "ab"]
     assert main([str(tmp_path / "curves.png"), *runs]) == 0
-    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert main([str(tmp_path / "cut.png"), *runs, "--top", "1.5"]) == 0
+    whole, cut = ((tmp_path / f"{name}.png").read_bytes() for name in ("curves", "cut"))
+    assert whole[:4] == cut[:4] == b"\x89PNG" and whole != cut
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(["none"], "is no run: it has no metrics.jsonl"), (["a", "--key", "los"], "are loss, step")],
+    [
+        (["none"], "is no run: it has no metrics.jsonl"),
+        (["a", "--key", "los"], "are loss, step"),
+        (["a", "--top", "2"], "--top 2 is not above 2, the least loss"),
+        (["a", "--top", "nan"], "--top nan is not above 2"),
+    ],
 )
 def test_mistakes(
     words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
