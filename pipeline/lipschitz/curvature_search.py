@@ -62,16 +62,29 @@ def nearest_point(
     return x, eta
 
 
-def worst_point(margin: Margin, x0: Tensor, radius: float, steps: int = 10) -> Tensor:
-    """The attack problem on the sphere: x ← x0 − ρ·∇f(x)/‖∇f(x)‖.
+def worst_point(
+    margin: Margin, x0: Tensor, radius: float, concave: Tensor, steps: int = 10
+) -> Tensor:
+    """The attack problem by x ← x0 − ∇f(x)/η, η = max(‖∇f(x)‖/ρ, C).
 
-    Its fixed point is the solution of Algorithm 2 wherever that touches the sphere, and then the
-    worst point of the ball (Theorem 2). Where the dual is not tight Algorithm 2 stays inside the
-    ball and this goes to its edge.
+    A fixed point is the minimiser for its η, which Algorithm 2 keeps at C or above: there
+    f + (η/2)‖x − x0‖² is convex. On the sphere (η = ‖∇f‖/ρ) it is the worst point of the ball
+    (Theorem 2); where C is too large for that it lies inside.
+
+    Args:
+        margin: f with its gradient.
+        x0: [n, D].
+        radius: ρ.
+        concave: [n], C = −m > 0; 0 goes to the sphere always.
+        steps: gradients.
+
+    Returns:
+        x [n, D].
     """
     x = x0
     for _ in range(steps):
         _, slope = margin(x)
-        length = torch.linalg.vector_norm(slope, dim=1, keepdim=True)
-        x = torch.where(length > 0, x0 - radius * slope / length, x0)
+        length = torch.linalg.vector_norm(slope, dim=1)
+        eta = torch.maximum(length / radius, concave)
+        x = torch.where(eta[:, None] > 0, x0 - slope / eta[:, None], x0)
     return x

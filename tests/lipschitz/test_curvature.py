@@ -183,7 +183,7 @@ def test_the_worst_point_is_that_of_algorithm_2() -> None:
     concave = table[j, i].expand(len(x0))
     steepest = torch.maximum(table[j, i], table[i, j]).expand(len(x0))
     slow, eta = algorithm_2(margin, x0, concave, steepest, radius)
-    fast = worst_point(margin, x0, radius, steps=50)
+    fast = worst_point(margin, x0, radius, concave, steps=50)
     reached = ((slow - x0).norm(dim=1) - radius).abs() < 1e-3
     assert reached.sum() > len(x0) / 2 and (eta[reached] >= concave[reached]).all()
     assert torch.allclose(margin(slow)[0][reached], margin(fast)[0][reached], atol=1e-3)
@@ -191,3 +191,17 @@ def test_the_worst_point_is_that_of_algorithm_2() -> None:
     others = x0 + radius * random / random.norm(dim=2, keepdim=True)
     lowest = margin(others.reshape(-1, PIXELS))[0].reshape(400, -1).amin(0)
     assert (margin(fast)[0][reached] <= lowest[reached] + 1e-9).all()
+
+
+def test_the_worst_point_stays_inside_where_algorithm_2_does() -> None:
+    """A radius that the curvature bound is too large for."""
+    net, radius = Plain((6,), "softplus", seed=8, scale=0.5), 20.0
+    table = torch.from_numpy(net.curvatures())
+    x0, j, i = ahead(net)
+    margin = net.margin(j, i)
+    concave, convex = table[j, i].expand(len(x0)), table[i, j].expand(len(x0))
+    slow, eta = algorithm_2(margin, x0, concave, torch.maximum(concave, convex), radius)
+    assert ((slow - x0).norm(dim=1) < 0.9 * radius).all()
+    assert torch.allclose(eta, concave)
+    fast = worst_point(margin, x0, radius, concave, steps=400)
+    assert torch.allclose(slow, fast, atol=1e-2)

@@ -1,16 +1,19 @@
 """CRM, CRT, PGD and TRADES against their formulas, on networks small enough to follow."""
 
 import copy
+import itertools
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from pipeline.lipschitz.curvature_search import worst_point
 from pipeline.models import build_model
 from pipeline.objectives import build_objective
 from pipeline.objectives.adversarial import attack
 from pipeline.objectives.crm import soft_radius
+from pipeline.objectives.crt import margin_of
 from pipeline.types import Batch, Prediction
 
 SIDE, CLASSES = 4, 3
@@ -92,22 +95,41 @@ def test_crt_is_cross_entropy_at_the_worst_point_plus_curvature() -> None:
     plain = build_objective("crt", gamma=0.0, steps=30)(model, batch, radius)
     curved = clean.curvature[batch.labels, target]
     assert torch.allclose(losses.per_sample, plain.per_sample + gamma * curved, rtol=1e-3)
-    # the attacked point is on the sphere, and no random one has a smaller margin
     at_rest = build_objective("crt", gamma=0.0, attack=False)(model, batch, radius)
     unattacked = F.cross_entropy(clean.logits, batch.labels, reduction="none")
     assert torch.allclose(at_rest.per_sample, unattacked, atol=1e-6)
+    # no random point of the sphere has a smaller margin than the one that is attacked
     noise = torch.randn(300, *batch.images.shape, generator=torch.Generator().manual_seed(1))
     noise = radius * noise / noise.flatten(2).norm(dim=2)[..., None, None, None]
     logits = model((batch.images + noise).flatten(0, 1)).logits
     labels = batch.labels.repeat(300)
     margins = logits.gather(1, labels[:, None]) - logits.gather(1, target.repeat(300)[:, None])
     lowest = margins[:, 0].view(300, -1).amin(0)
-    from pipeline.lipschitz.curvature_search import worst_point
-    from pipeline.objectives.crt import margin_of
-
     margin = margin_of(model, batch.labels, target, batch.images.shape)
-    found = worst_point(margin, batch.images.flatten(1), radius, steps=30)
+    found = worst_point(margin, batch.images.flatten(1), radius, curved.detach(), steps=30)
     assert (margin(found)[0] <= lowest + 1e-5).all()
+    hit = F.cross_entropy(model(found.view_as(batch.images)).logits, batch.labels, reduction="none")
+    assert torch.allclose(plain.per_sample, hit, atol=1e-4)
+
+
+def test_crt_attacks_inside_the_ball_while_curvature_is_large() -> None:
+    """The multiplier stays at K or above, so that the step is at most the gradient over K."""
+    batch, radius = batch_of(), 50.0
+    model = mlp()
+    clean = model(batch.images)
+    target = clean.logits.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
+    concave = clean.curvature[batch.labels, target].detach()
+    margin = margin_of(model, batch.labels, target, batch.images.shape)
+    x0 = batch.images.flatten(1)
+    found = worst_point(margin, x0, radius, concave, steps=200)
+    away = (found - x0).norm(dim=1)
+    assert (away < 0.9 * radius).all()
+    assert torch.allclose(found - x0, -margin(found)[1] / concave[:, None], rtol=1e-3, atol=1e-4)
+    farther = worst_point(margin, x0, radius, torch.zeros_like(concave), steps=30)
+    assert torch.allclose((farther - x0).norm(dim=1), torch.tensor(radius), rtol=1e-4)
+    losses = build_objective("crt", gamma=0.0, steps=200)(model, batch, radius)
+    hit = F.cross_entropy(model(found.view_as(batch.images)).logits, batch.labels, reduction="none")
+    assert torch.allclose(losses.per_sample, hit, rtol=1e-3)
 
 
 NETWORKS = {
@@ -119,9 +141,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
-    "objective", [{"name": "pgd"}, {"name": "trades"}, {"name": "crt", "gamma": 0.0}]
+    ("name", "objective"),
+    [
+        *itertools.product(NETWORKS, [{"name": "pgd"}, {"name": "trades"}]),
+        ("mlp", {"name": "crt"}),
+    ],
 )
 def test_the_inner_problem_moves_no_power_iteration(name: str, objective: dict) -> None:
     """A step advances the vectors once, as one plain forward does, however long its attack is."""

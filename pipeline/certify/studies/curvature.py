@@ -82,7 +82,7 @@ def success_rates(subject: Subject, certifier: CurvatureCertifier, radius: float
             margin = network.margin(labels, target)
             concave, convex = curvature[labels, target], curvature[target, labels]
             right = logits.argmax(1) == labels
-            worst = worst_point(margin, x, radius, STEPS)
+            worst = worst_point(margin, x, radius, torch.zeros_like(concave), STEPS)
             slope = margin(worst)[1]
             length = torch.linalg.vector_norm(slope, dim=1)
             left = worst - x + radius * slope / length.clamp(min=1e-30)[:, None]
