@@ -94,6 +94,13 @@ class Certificate:
         return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def certificate_in(directory: Path) -> Path:
+    """The certificate directory that is meant: itself, or that of a run."""
+    inside = directory / "certificate"
+    there = [each for each in (directory, inside) if (each / "certificate.json").is_file()]
+    return (there or [directory])[0]
+
+
 def read_certificate(directory: Path) -> Certificate:
     """Read certificate.json of a directory. Nothing is checked: that is the verifier's work.
 

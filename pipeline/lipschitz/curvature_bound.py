@@ -97,8 +97,7 @@ def curvature_bounds(
 
 
 def _curvature(slopes: Slopes) -> tuple[float, float]:
-    if slopes.curvature is None:
-        raise ValueError("the activation has no second derivative, so no curvature bound")
+    assert slopes.curvature is not None  # `bend` was asked before, and refuses
     return slopes.curvature
 
 
@@ -115,11 +114,12 @@ def pair_terms(
     once = up(1 + 2.0**-50)
     rise, fall = np.maximum(difference, 0.0), np.maximum(-difference, 0.0)
     found = []
-    for weight, slope in zip(reversed(weights), reversed(slopes), strict=True):
-        low, high = _curvature(slope)
+    for number in reversed(range(len(weights))):
+        low, high = _curvature(slopes[number])
         squares = mul_up(np.maximum(mul_up(fall, high), mul_up(rise, -low)), once)
-        found.append(scaled_norm_bound(weight, squares))
-        rise, fall = _through(rise, fall, weight, slope.most)
+        found.append(scaled_norm_bound(weights[number], squares))
+        if number:
+            rise, fall = _through(rise, fall, weights[number], slopes[number].most)
     return found[::-1]
 
 

@@ -30,7 +30,7 @@ from pipeline.verify.network import Network
 from pipeline.verify.outward import GROW, Float64, ceil_float, gamma, norm_upper
 from pipeline.verify.refusal import require
 from pipeline.verify.rounding import SLACK, UNDERFLOW, UNIT, LayerError
-from pipeline.verify.strict_json import Record
+from pipeline.verify.strict_json import Record, numbers
 
 STEPS = 40
 CAP = 1 - 1e-3
@@ -212,11 +212,10 @@ def _read_table(margins: Record, classes: int) -> Float64:
     require(len(lines) == classes, f"curvature has {len(lines)} rows for {classes} classes")
     table = np.zeros((classes, classes))
     for number, line in enumerate(lines):
-        good = isinstance(line, list) and len(line) == classes
-        good = good and all(isinstance(x, int | float) and not isinstance(x, bool) for x in line)
-        require(good, f"row {number} of curvature is not {classes} numbers")
-        table[number] = [float(x) for x in line]
-    require(bool((table >= 0).all() and np.isfinite(table).all()), "a curvature is out of range")
+        row = numbers(line, classes)
+        require(row is not None, f"row {number} of curvature is not {classes} finite numbers")
+        table[number] = row
+    require(bool((table >= 0).all()), "a curvature is negative")
     return table
 
 
@@ -225,19 +224,16 @@ def _read_terms(margins: Record, classes: int, layers: int) -> Float64 | None:
     if layers == 1:
         return None
     lines = margins.items("terms")
-    shape = f"{classes} rows of {classes} lists of {layers} numbers"
+    shape = f"{classes} rows of {classes} lists of {layers} finite numbers"
     require(len(lines) == classes, f"terms are not {shape}")
     terms = np.zeros((classes, classes, layers))
     for number, line in enumerate(lines):
         require(isinstance(line, list) and len(line) == classes, f"terms are not {shape}")
         for column, each in enumerate(line):
-            good = isinstance(each, list) and len(each) == layers
-            good = good and all(
-                isinstance(x, int | float) and not isinstance(x, bool) for x in each
-            )
-            require(good, f"terms are not {shape}")
-            terms[number, column] = [float(x) for x in each]
-    require(bool((terms >= 0).all() and np.isfinite(terms).all()), "a term is out of range")
+            row = numbers(each, layers)
+            require(row is not None, f"terms are not {shape}")
+            terms[number, column] = row
+    require(bool((terms >= 0).all()), "a term is negative")
     return terms
 
 
@@ -279,12 +275,15 @@ def _terms_hold(
     """
     rise, fall = np.where(difference > 0, difference, 0.0), np.where(difference < 0, -difference, 0)
     rise, fall = rise * GROW, fall * GROW
-    for layer, function, part in reversed(list(zip(maps, functions, parts, strict=True))):
+    for number in reversed(range(len(maps))):
+        layer, function = maps[number], functions[number]
         assert layer.weight is not None
         low, high = (float(bend) * GROW for bend in BENDS[function])
         squares = np.maximum(high * fall, -low * rise) * GROW
-        if not _scaled_norm_holds(layer.weight, squares, part):
+        if not _scaled_norm_holds(layer.weight, squares, parts[number]):
             return False
+        if not number:
+            break
         size, most = len(layer.weight), float(SLOPES[function][1]) * GROW
         grow = ceil_float(1 + 2 * gamma(2 * size + 2)) * GROW
         best, least = layer.weight.clip(min=0.0), (-layer.weight).clip(min=0.0)

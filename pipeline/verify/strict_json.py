@@ -151,6 +151,13 @@ def parse_epsilon(text: str) -> Fraction:
     return value
 
 
+def numbers(value: object, count: int) -> list[float] | None:
+    """A list of so many finite numbers; None if it is anything else."""
+    if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
+        return None
+    return [float(each) for each in value]
+
+
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

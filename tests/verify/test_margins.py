@@ -172,11 +172,12 @@ def test_a_term_of_curvature_that_is_too_low_is_refused(
     ("terms", "sentence"),
     [
         (None, "terms"),
-        ([], "terms are not 3 rows of 3 lists of 2 numbers"),
+        ([], "terms are not 3 rows of 3 lists of 2 finite numbers"),
         ([[1, 2, 3]] * 3, "terms are not 3 rows"),
         ([[[1.0]] * 3] * 3, "terms are not 3 rows"),
         ([[[1.0, True]] * 3] * 3, "terms are not 3 rows"),
-        ([[[1.0, -1.0]] * 3] * 3, "a term is out of range"),
+        ([[[1.0, 10**400]] * 3] * 3, "terms are not 3 rows"),
+        ([[[1.0, -1.0]] * 3] * 3, "a term is negative"),
     ],
 )
 def test_terms_that_are_none_are_refused(tmp_path: Path, terms: object, sentence: str) -> None:
@@ -186,6 +187,23 @@ def test_terms_that_are_none_are_refused(tmp_path: Path, terms: object, sentence
         del tree["margins"]["terms"]
         if terms is not None:
             tree["margins"]["terms"] = terms
+
+    assert sentence in altered(tmp_path, true, change)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ([0.0] * 2, "row 1 of curvature is not 3 finite numbers"),
+        ([0.0, 1.0, 10**400], "row 1 of curvature is not 3 finite numbers"),
+        ([0.0, 1.0, -1.0], "a curvature is negative"),
+    ],
+)
+def test_curvature_that_is_none_is_refused(tmp_path: Path, line: list, sentence: str) -> None:
+    true = certified(tmp_path / "true", "curvature", "softplus", 1)
+
+    def change(tree: dict, rows: list[list[str]]) -> None:
+        tree["margins"]["curvature"][1] = line
 
     assert sentence in altered(tmp_path, true, change)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.certify.certificate import read_certificate, table_lines
+from pipeline.certify.certificate import certificate_in, read_certificate, table_lines
 from pipeline.certify.radius import Floats, exceeds
 from pipeline.certify.smoothing.record import RECORD, read_record
 from pipeline.certify.verdicts import read_rows
@@ -74,11 +74,9 @@ def read_all(directories: Sequence[Path], labels: Sequence[str] | None = None) -
 
 
 def _read(path: Path, label: str) -> Compared:
-    inside = path / "certificate"
     if (path / RECORD).is_file():
         return _read_smoothing(path, label)
-    if not (path / "certificate.json").is_file() and (inside / "certificate.json").is_file():
-        path = inside
+    path = certificate_in(path)
     certificate = read_certificate(path)
     lines = table_lines(path, certificate)
     verdicts, times = read_rows(lines), [float(line.split("\t")[5]) for line in lines]

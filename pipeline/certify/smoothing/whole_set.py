@@ -18,7 +18,12 @@ import torch
 
 from pipeline import distributed
 from pipeline.certify.arithmetic import default_threads, device_name
-from pipeline.certify.certificate import Certificate, load_network, read_certificate
+from pipeline.certify.certificate import (
+    Certificate,
+    certificate_in,
+    load_network,
+    read_certificate,
+)
 from pipeline.certify.images import check_images
 from pipeline.certify.smoothing.record import (
     CLAIM,
@@ -80,9 +85,7 @@ def smooth(
     device = distributed.local_device(world)
     if min(every, 1 if images is None else images) < 1:
         raise ValueError("--images and --every must be at least 1")
-    inside = directory / "certificate"
-    if not (directory / "certificate.json").is_file() and (inside / "certificate.json").is_file():
-        directory = inside
+    directory = certificate_in(directory)
     base, network = read_certificate(directory), load_network(directory)
     wanted = [Epsilon.parse(text) for text in epsilons or base.epsilons]
     reading = DataConfig(classes=base.dataset.get("classes"))

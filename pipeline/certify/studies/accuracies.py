@@ -11,34 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.certify.certificate import Certificate, read_certificate, table_lines
+from pipeline.certify.certificate import Certificate, certificate_in, read_certificate, table_lines
 from pipeline.certify.studies.tables import Row
 from pipeline.certify.verdicts import read_rows
 
 
-def accuracies(directories: Sequence[Path], epsilons: Sequence[str] = ()) -> list[Row]:
+def accuracies(directories: Sequence[Path], epsilon: Sequence[str] = ()) -> list[Row]:
     """A row for each certificate; percent of all its images.
 
     Args:
         directories: certificates, or runs that ended with one.
-        epsilons: of those that all were certified for, as written there; by default the first's.
+        epsilon: of those that all were certified for, as written there; by default the first's.
 
     Raises:
         ValueError: there is no intact certificate, or not for such an epsilon.
     """
-    places = [_certificate_of(directory) for directory in directories]
+    places = [certificate_in(directory) for directory in directories]
     found = [read_certificate(place) for place in places]
-    wanted = list(epsilons) or found[0].epsilons
+    wanted = list(epsilon) or found[0].epsilons
     return [
         _row(directory, place, certificate, wanted)
         for directory, place, certificate in zip(directories, places, found, strict=True)
     ]
-
-
-def _certificate_of(directory: Path) -> Path:
-    """The certificate itself, or that of a run."""
-    inside = directory / "certificate"
-    return inside if (inside / "certificate.json").exists() else directory
 
 
 def _row(directory: Path, place: Path, certificate: Certificate, epsilons: Sequence[str]) -> Row:

@@ -91,11 +91,6 @@ def local(directories: Sequence[Path], data: str | None, images: int, radius: fl
     return rows
 
 
-def certified(directories: Sequence[Path], epsilon: Sequence[str]) -> list[Row]:
-    """`accuracies`."""
-    return accuracies(directories, epsilon)
-
-
 def pairwise(directories: Sequence[Path]) -> list[Row]:
     """`pairwise`."""
     return [row for directory in directories for row in pairwise_constants(directory)]
@@ -132,7 +127,7 @@ def _positive(name: str, value: float) -> None:
 
 
 COMMANDS: dict[str, Callable[..., list[Row]]] = {
-    "accuracies": certified,
+    "accuracies": accuracies,
     "success": success,
     "curvature": gap,
     "certificates": certificates,
