@@ -52,13 +52,15 @@ def kill_when(process: subprocess.Popen[str], folder: Path, pattern: str) -> boo
     return running
 
 
-def recipe(folder: Path, epochs: int) -> list[str | Path]:
+def recipe(folder: Path, epochs: int, **options: object) -> list[str | Path]:
     chosen = settings(folder)
     chosen.training.epochs = epochs
     chosen.checkpoint.keep = 2
     path = folder / "tiny.yaml"
     folder.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(chosen.model_dump(mode="json")))
+    tree = chosen.model_dump(mode="json")
+    tree["model"].update(options)
+    path.write_text(yaml.safe_dump(tree))
     return ["tools/ddpm_train.py", "--config", path]
 
 
@@ -79,6 +81,20 @@ def test_a_killed_training_goes_on_to_the_same_bits(generator: Path, tmp_path: P
     for part in ("model", AVERAGE):
         for name, tensor in whole.tensors.part(part).items():
             assert torch.equal(mine.tensors.whole(part, name), tensor), name
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    """Noise, timesteps and hidden labels are the images', whoever has them; dropout is a rank's."""
+    alone = recipe(tmp_path / "alone", 3, dropout=0.0)
+    together = recipe(tmp_path / "together", 3, dropout=0.0)
+    finish(start(*alone))
+    finish(start(*together, launcher=TWO))
+    (one, rows), (two, others) = (final(tmp_path / name / "tiny") for name in ("alone", "together"))
+    assert one.step == two.step == 6
+    losses = [[row["loss"] for row in each if row["kind"] == "step"] for each in (rows, others)]
+    assert len(losses[0]) == 6 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for name, tensor in one.tensors.part(AVERAGE).items():
+        assert torch.allclose(two.tensors.whole(AVERAGE, name), tensor, atol=1e-4), name
 
 
 def test_two_processes_one_killed_draw_what_one_draws(generator: Path, tmp_path: Path) -> None:
