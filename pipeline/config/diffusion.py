@@ -32,6 +32,9 @@ class DiffusionConfig(Section):
 
     timesteps: int = Field(4000, gt=1)
     """T of the cosine schedule."""
+    prediction: Literal["epsilon", "v"] = "epsilon"
+    """What the network predicts: the noise, as improved DDPM, or v (Salimans & Ho 2022), which
+    draws usable images after fewer steps of training."""
     vlb_weight: float = Field(0.001, ge=0)
     """λ of L_simple + λ·L_vlb."""
     class_dropout: float = Field(0.1, ge=0, lt=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from pipeline.diffusion.generate import load_network
 from pipeline.diffusion.library import import_diffusers
 from pipeline.diffusion.network import Denoised, Denoiser
 from pipeline.diffusion.noise_schedule import KIND
+from pipeline.diffusion.parametrization import IN_DIFFUSERS
 from pipeline.diffusion.sampler import LEAST_LOG_SNR, Sampler, Settings, classes_and_numbers
 
 PLAIN_BATCH = 16
@@ -66,28 +67,32 @@ class PlainLoop:
     def __call__(self, labels: Tensor, numbers: Tensor) -> Tensor:
         """Draw, from noise of torch's generator."""
         settings, diffusers = self._settings, import_diffusers()
+        common = {
+            "beta_schedule": KIND,
+            "prediction_type": IN_DIFFUSERS[settings.prediction],
+        }
         scheduler = (
-            diffusers.DDIMScheduler(settings.timesteps, beta_schedule=KIND)
+            diffusers.DDIMScheduler(settings.timesteps, **common)
             if settings.sampler == "ddim"
             else diffusers.DPMSolverMultistepScheduler(
-                settings.timesteps, beta_schedule=KIND, lambda_min_clipped=LEAST_LOG_SNR
+                settings.timesteps, lambda_min_clipped=LEAST_LOG_SNR, **common
             )
         )
         scheduler.set_timesteps(settings.steps, device=self._device)
         labels = labels.to(self._device)
         images = torch.randn(len(labels), *self._shape, device=self._device)
         for t in scheduler.timesteps:
-            noise = self._noise(images, t, labels)
+            predicted = self._predict(images, t, labels)
             if settings.guidance != 1:
-                free = self._noise(images, t, torch.full_like(labels, self._none))
-                noise = free + settings.guidance * (noise - free)
-            images = scheduler.step(noise, t, images).prev_sample
+                free = self._predict(images, t, torch.full_like(labels, self._none))
+                predicted = free + settings.guidance * (predicted - free)
+            images = scheduler.step(predicted, t, images).prev_sample
         images = (images / 2 + 0.5).clamp(0, 1)
         return (images * 255).round().to(torch.uint8).cpu()
 
-    def _noise(self, images: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def _predict(self, images: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         found: Denoised = self._network(images, t, labels)
-        return found.noise
+        return found.predicted
 
 
 def measure(
@@ -96,7 +101,7 @@ def measure(
     """Let all draw `images` images in each of `rounds` rounds.
 
     Args:
-        run: of a generator; its T replaces that of `settings`.
+        run: of a generator; its T and what it predicts replace those of `settings`.
         settings: of our sampler; the plain loop has its solver, steps and guidance, in float32.
         compiled: our network also compiled.
 
@@ -105,7 +110,8 @@ def measure(
     """
     device = distributed.local_device(distributed.start())
     config = configs.load(run / "config.yaml")
-    settings = Settings(**{**vars(settings), "timesteps": config.diffusion.timesteps})
+    trained = config.diffusion
+    settings = replace(settings, timesteps=trained.timesteps, prediction=trained.prediction)
     network, _ = load_network(run, config, "newest", device)
     plain = PlainLoop(load_network(run, config, "newest", device)[0], settings, device)
     plain._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -79,6 +79,7 @@ def generate(
         sampling.guidance,
         sampling.seed,
         sampling.precision == "bf16" or (sampling.precision == "auto" and device.type == "cuda"),
+        config.diffusion.prediction,
     )
     sampler = Sampler(network, settings, device, sampling.compile)
     judge = _filter(sampling, trained_on, device)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from pipeline.config import MonitorConfig
+from pipeline.config import DiffusionConfig
 from pipeline.data.base import BLOCK, BlockLoader
 from pipeline.data.spread import spread
 from pipeline.diffusion.classifier import Judge
@@ -27,8 +27,7 @@ class SampleMonitor(Callback):
 
     Args:
         network: with the weights that samples are drawn with.
-        timesteps: T.
-        monitor: the section of the config.
+        diffusion: T, and what the network predicts.
         judge: gives features; None for no distance.
         training: exact training images, for the same features.
         device: of the network.
@@ -37,13 +36,18 @@ class SampleMonitor(Callback):
     def __init__(
         self,
         network: Denoiser,
-        timesteps: int,
-        monitor: MonitorConfig,
+        diffusion: DiffusionConfig,
         judge: Judge | None,
         training: BlockLoader,
         device: torch.device,
     ) -> None:
-        settings = Settings(timesteps, monitor.steps, guidance=monitor.guidance)
+        monitor = diffusion.monitor
+        settings = Settings(
+            diffusion.timesteps,
+            monitor.steps,
+            guidance=monitor.guidance,
+            prediction=diffusion.prediction,
+        )
         steps = min(monitor.steps, settings.most_steps())
         self._sampler = Sampler(network, replace(settings, steps=steps), device)
         self._num_classes = network.num_classes

@@ -41,8 +41,8 @@ head, dropout."""
 class Denoised:
     """What one forward says of noisy images."""
 
-    noise: Tensor
-    """[B, C, H, W], the prediction of ε."""
+    predicted: Tensor
+    """[B, C, H, W], of ε or v (`parametrization`)."""
     variance: Tensor
     """[B, C, H, W], nominally in [-1, 1]: the lower to the upper bound of log σ²."""
 

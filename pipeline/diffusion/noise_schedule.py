@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.diffusion.library import import_diffusers
+from pipeline.diffusion.parametrization import Parametrization, start_of, target
 
 KIND = "squaredcos_cap_v2"
 """diffusers' name of the cosine schedule."""
@@ -20,6 +21,7 @@ class NoiseSchedule(nn.Module):
 
     Args:
         timesteps: T.
+        prediction: what the network predicts.
     """
 
     alphas_cumprod: Tensor
@@ -28,7 +30,7 @@ class NoiseSchedule(nn.Module):
     mean_of_start: Tensor
     mean_of_noisy: Tensor
 
-    def __init__(self, timesteps: int) -> None:
+    def __init__(self, timesteps: int, prediction: Parametrization = "epsilon") -> None:
         super().__init__()
         scheduler = import_diffusers().DDPMScheduler(timesteps, beta_schedule=KIND)
         betas = scheduler.betas.double()
@@ -45,17 +47,20 @@ class NoiseSchedule(nn.Module):
         }
         for name, table in tables.items():
             self.register_buffer(name, table.float())
-        self.timesteps = timesteps
+        self.timesteps, self.prediction = timesteps, prediction
 
     def noisy(self, start: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t of x_0 and ε, [B, C, H, W]; t is [B] int64 (equation 9)."""
         kept = _at(self.alphas_cumprod, t)
         return kept.sqrt() * start + (1 - kept).sqrt() * noise
 
-    def start(self, noisy: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_0 of x_t and ε: `noisy` solved for its first argument."""
-        kept = _at(self.alphas_cumprod, t)
-        return (noisy - (1 - kept).sqrt() * noise) / kept.sqrt()
+    def target(self, start: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict."""
+        return target(self.prediction, start, noise, _at(self.alphas_cumprod, t))
+
+    def start(self, noisy: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
+        """x_0 of x_t and what was predicted."""
+        return start_of(self.prediction, noisy, predicted, _at(self.alphas_cumprod, t))
 
     def posterior_mean(self, start: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """The mean of q(x_{t-1} | x_t, x_0) (equation 11)."""

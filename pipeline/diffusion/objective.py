@@ -62,7 +62,7 @@ class HybridLoss:
     def __call__(self, model: Callable[..., Any], batch: Batch, epsilon: float) -> Losses:
         """See `Objective`; `epsilon` means nothing here.
 
-        The metrics: `mse`, the mean squared error of ε (L_simple); `vlb`, the estimate of the
+        The metrics: `mse`, the mean squared error of ε or v (L_simple); `vlb`, the estimate of the
         bound in bits a dimension (T times the term of the drawn timestep).
         """
         schedule, ids = self._schedule, batch.sample_ids
@@ -74,7 +74,8 @@ class HybridLoss:
         noisy = schedule.noisy(start, noise, t)
         self._seed_dropout()
         found: Denoised = model(noisy, t, labels)
-        mse = (found.noise - noise).square().flatten(1).mean(1)
+        wanted = schedule.target(start, noise, t)
+        mse = (found.predicted - wanted).square().flatten(1).mean(1)
         vlb = schedule.timesteps * bound_term(schedule, start, noisy, found, t)
         metrics = {"mse": mse.detach(), "vlb": vlb.detach()}
         return Losses(mse + self._vlb_weight * vlb, metrics)
@@ -100,7 +101,7 @@ def bound_term(
         t: [B] int64.
     """
     true_mean = schedule.posterior_mean(start, noisy, t)
-    guessed = schedule.start(noisy, found.noise.detach(), t)
+    guessed = schedule.start(noisy, found.predicted.detach(), t)
     mean = schedule.posterior_mean(guessed, noisy, t)
     true_log, log = schedule.log_variance(found.variance, t)
     divergence = 0.5 * (

@@ -3,8 +3,8 @@
 Notable:
 - Sample k of class c starts from noise fixed by (seed, c, k) and nothing else; both solvers draw
   no more. Batches have one size always, so that a sample's pixels do not depend on who draws it.
-- The network predicts ε. The solvers are given x_0, cut to [-1, 1], where images lie: without the
-  cut a guided sample drifts out of range. (DDIM's ε is then that of the cut x_0, as OpenAI's is.)
+- The solvers are given x_0, cut to [-1, 1], where images lie: without the cut a guided sample
+  drifts out of range. (DDIM's ε is then that of the cut x_0, as OpenAI's is.)
 - Guidance is one forward of twice the batch, not two. Scheduler arithmetic stays on the host:
   nothing in a step waits for the GPU.
 """
@@ -22,6 +22,7 @@ from pipeline.diffusion.draws import START, keys, normal
 from pipeline.diffusion.library import import_diffusers
 from pipeline.diffusion.network import Denoised, Denoiser
 from pipeline.diffusion.noise_schedule import KIND
+from pipeline.diffusion.parametrization import Parametrization, start_of
 
 LEAST_LOG_SNR = -5.1
 """Where DPM-Solver++ begins on a cosine schedule, whose last steps are pure noise (diffusers'
@@ -40,6 +41,8 @@ class Settings:
     """1 is none."""
     seed: int = 0
     bf16: bool = False
+    prediction: Parametrization = "epsilon"
+    """Of the training."""
 
     def scheduler(self) -> Any:
         """diffusers' scheduler, set to the steps.
@@ -139,16 +142,16 @@ class Sampler:
         """The network's x_0, guided and cut, float32."""
         weight = self.settings.guidance
         if weight == 1:
-            noise = self._noise(x, t, labels)
+            predicted = self._predict(x, t, labels)
         else:
             both = torch.cat([labels, torch.full_like(labels, self._none)])
-            given, free = self._noise(torch.cat([x, x]), t, both).chunk(2)
-            noise = free + weight * (given - free)
-        return ((x - (1 - kept) ** 0.5 * noise) / kept**0.5).clamp(-1, 1)
+            given, free = self._predict(torch.cat([x, x]), t, both).chunk(2)
+            predicted = free + weight * (given - free)
+        return start_of(self.settings.prediction, x, predicted, kept).clamp(-1, 1)
 
-    def _noise(self, x: Tensor, t: int, labels: Tensor) -> Tensor:
+    def _predict(self, x: Tensor, t: int, labels: Tensor) -> Tensor:
         found: Denoised = self._forward(x, torch.full_like(labels, t), labels)
-        return found.noise.float()
+        return found.predicted.float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.bf16)

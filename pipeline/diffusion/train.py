@@ -85,7 +85,7 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
         device = distributed.local_device(world)
         average = WeightAverage(network, diffusion.ema, device)
         engine = build_engine(network, config)
-        schedule = NoiseSchedule(diffusion.timesteps).to(engine.device)
+        schedule = NoiseSchedule(diffusion.timesteps, diffusion.prediction).to(engine.device)
         objective = HybridLoss(
             schedule,
             config.model.num_classes,
@@ -109,9 +109,7 @@ def train_generator(config: RunConfig, max_steps: int | None = None) -> str | No
         callbacks: list[Callback] = [
             *samples,
             average,
-            SampleMonitor(
-                average.model, diffusion.timesteps, diffusion.monitor, judge, exact, engine.device
-            ),
+            SampleMonitor(average.model, diffusion, judge, exact, engine.device),
             telemetry,
             Display(min(max_steps or total_steps, total_steps), training.batch_size),
             checkpointing,  # last: it saves what the others have written

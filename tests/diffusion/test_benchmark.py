@@ -8,23 +8,25 @@ import torch
 from pipeline import run
 from pipeline.diffusion.benchmark import PlainLoop, measure, table
 from pipeline.diffusion.draws import START, keys, normal
-from pipeline.diffusion.sampler import Settings
-from tests.diffusion.tiny import TIMESTEPS, denoiser, sampler, settings
+from pipeline.diffusion.parametrization import Parametrization
+from pipeline.diffusion.sampler import Sampler, Settings
+from tests.diffusion.tiny import TIMESTEPS, denoiser, settings
 
 LABELS, NUMBERS = torch.arange(10), torch.zeros(10, dtype=torch.int64)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
 def test_the_plain_loop_draws_what_ours_draws(
-    guidance: float, monkeypatch: pytest.MonkeyPatch
+    guidance: float, prediction: Parametrization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the same noise, where nothing is cut: the first of many steps leave the range alone."""
     network = denoiser()
     noise = normal(keys(START, 0, LABELS, NUMBERS), (1, 8, 8))
     monkeypatch.setattr(torch, "randn", lambda *_, **__: noise)
     monkeypatch.setattr(torch.Tensor, "clamp", lambda self, *_, **__: self)
-    ours = sampler(network, guidance=guidance, steps=3, timesteps=TIMESTEPS)(LABELS, NUMBERS)
-    given = Settings(TIMESTEPS, 3, guidance=guidance)
+    given = Settings(TIMESTEPS, 3, guidance=guidance, prediction=prediction)
+    ours = Sampler(network, given, torch.device("cpu"))(LABELS, NUMBERS)
     plain = PlainLoop(network, given, torch.device("cpu"))(LABELS, NUMBERS)
     same = (ours.int() - plain.int()).abs() % 256
     assert (torch.minimum(same, 256 - same) <= 2).float().mean() > 0.95

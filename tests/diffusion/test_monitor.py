@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.config import MonitorConfig
+from pipeline.config import DiffusionConfig, MonitorConfig
 from pipeline.data.loader import open_block_loader
 from pipeline.diffusion.monitor import SampleMonitor
 from tests.diffusion.tiny import TIMESTEPS, denoiser
@@ -28,8 +28,8 @@ def test_the_reference_is_from_all_over_the_set() -> None:
     loader = open_block_loader("digits", "train", 8)
     count = loader.info.num_samples
     judge = Judge(loader.pictures(list(range(count))))
-    monitor = MonitorConfig(reference=300, steps=25)
-    looks = SampleMonitor(denoiser(), TIMESTEPS, monitor, judge, loader, CPU)  # type: ignore[arg-type]
+    diffusion = DiffusionConfig(timesteps=TIMESTEPS, monitor=MonitorConfig(reference=300, steps=25))
+    looks = SampleMonitor(denoiser(), diffusion, judge, loader, CPU)  # type: ignore[arg-type]
     moments = looks._moments_of_training(judge)  # type: ignore[arg-type]
     loader.close()
     assert len(judge.seen) == 300 and moments._sums[0] == 300
@@ -40,7 +40,7 @@ def test_the_reference_is_from_all_over_the_set() -> None:
 def test_more_steps_than_differ_are_lowered() -> None:
     loader = open_block_loader("digits", "train", 8)
     for timesteps in (10, 25):
-        monitor = MonitorConfig(steps=25)
-        looks = SampleMonitor(denoiser(), timesteps, monitor, None, loader, CPU)
+        diffusion = DiffusionConfig(timesteps=timesteps, monitor=MonitorConfig(steps=25))
+        looks = SampleMonitor(denoiser(), diffusion, None, loader, CPU)
         assert 0 < looks._sampler.settings.steps < timesteps
     loader.close()

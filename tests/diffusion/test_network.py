@@ -28,7 +28,7 @@ def test_a_pixel_comes_back_to_its_place() -> None:
         for column in range(2):
             channel = 2 * row + column
             part = (slice(None), 0, slice(row, None, 2), slice(column, None, 2))
-            assert torch.equal(found.noise[part], output[:, channel])
+            assert torch.equal(found.predicted[part], output[:, channel])
             assert torch.equal(found.variance[part], output[:, 4 + channel])
 
 

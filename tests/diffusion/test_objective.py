@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.diffusion.network import Denoised
 from pipeline.diffusion.noise_schedule import NoiseSchedule
 from pipeline.diffusion.objective import HybridLoss, bound_term
+from pipeline.diffusion.parametrization import Parametrization
 from pipeline.objectives.base import Losses
 from pipeline.types import Batch
 
@@ -36,6 +37,34 @@ def test_the_schedule_is_the_papers(schedule: NoiseSchedule) -> None:
         schedule.log_posterior_variance[1:], np.log(posterior[1:]), rtol=1e-3
     )
     assert schedule.log_posterior_variance[0] == schedule.log_posterior_variance[1]
+
+
+def test_v_is_that_of_its_paper() -> None:
+    """v = α·ε − σ·x_0, and x_0 = α·x_t − σ·v, at every noise (Salimans & Ho 2022)."""
+    schedule = NoiseSchedule(T, "v")
+    draw = torch.Generator().manual_seed(0)
+    start, noise = torch.rand(2, T, 1, 4, 4, generator=draw)
+    t = torch.arange(T)
+    v = schedule.target(start, noise, t)
+    alpha, sigma = KEPT[:, None] ** 0.5, (1 - KEPT[:, None]) ** 0.5
+    expected = alpha * noise.flatten(1).numpy() - sigma * start.flatten(1).numpy()
+    np.testing.assert_allclose(v.flatten(1), expected, atol=1e-5)
+    found = schedule.start(schedule.noisy(start, noise, t), v, t)
+    torch.testing.assert_close(found, start, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_the_loss_is_of_what_is_predicted(prediction: Parametrization) -> None:
+    """Of a network that gives zeros: the mean square of the target itself."""
+    schedule = NoiseSchedule(T, prediction)
+    ids = torch.arange(40)
+    spy, losses = ask(HybridLoss(schedule, 3, seed=1, class_dropout=0.0, vlb_weight=0.0), ids)
+    kept = torch.from_numpy(KEPT).float()[spy.t][:, None, None, None]
+    start = 2 * (ids % 7 / 7).float()[:, None, None, None].expand(-1, 1, 4, 4) - 1
+    noise = (spy.noisy - kept**0.5 * start) / (1 - kept) ** 0.5
+    wanted = noise if prediction == "epsilon" else kept**0.5 * noise - (1 - kept) ** 0.5 * start
+    expected = wanted.square().flatten(1).mean(1)
+    torch.testing.assert_close(losses.per_sample, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_noise_is_put_on_and_taken_off(schedule: NoiseSchedule) -> None:

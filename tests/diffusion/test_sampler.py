@@ -4,6 +4,7 @@ from diffusers import DDIMScheduler
 
 from pipeline.diffusion.draws import START, keys, normal
 from pipeline.diffusion.network import Denoised
+from pipeline.diffusion.parametrization import IN_DIFFUSERS
 from pipeline.diffusion.sampler import Settings, classes_and_numbers
 from tests.diffusion.tiny import TIMESTEPS, denoiser, sampler
 
@@ -16,19 +17,21 @@ def test_classes_take_turns() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-def test_ddim_is_the_plain_loop_with_two_forwards(guidance: float) -> None:
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_ddim_is_the_plain_loop_with_two_forwards(guidance: float, prediction: str) -> None:
     network = denoiser()
-    found = sampler(network, sampler="ddim", guidance=guidance)(LABELS, NUMBERS)
+    draw = sampler(network, sampler="ddim", guidance=guidance, prediction=prediction)
+    found = draw(LABELS, NUMBERS)
 
     scheduler = DDIMScheduler(
         TIMESTEPS, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing",
-        clip_sample=True,
+        clip_sample=True, prediction_type=IN_DIFFUSERS[prediction],
     )  # fmt: skip
     scheduler.set_timesteps(4)
     x = normal(keys(START, 0, LABELS, NUMBERS), (1, 8, 8))
     for t in scheduler.timesteps:
-        given = network(x, t.expand(12), LABELS).noise
-        free = network(x, t.expand(12), torch.full_like(LABELS, 10)).noise
+        given = network(x, t.expand(12), LABELS).predicted
+        free = network(x, t.expand(12), torch.full_like(LABELS, 10)).predicted
         noise = free + guidance * (given - free)
         x = scheduler.step(noise, t, x, use_clipped_model_output=True).prev_sample
     expected = ((x.clamp(-1, 1) + 1) * 127.5).round()
@@ -48,7 +51,8 @@ def test_samples_depend_on_seed_class_and_number(kind: str) -> None:
     assert len({image.numpy().tobytes() for image in one}) == 12
 
 
-def test_dpm_solver_finds_a_known_image() -> None:
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_dpm_solver_finds_a_known_image(prediction: str) -> None:
     """A perfect denoiser of one image leads every sample to that image."""
     network = denoiser()
     target = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
@@ -57,10 +61,11 @@ def test_dpm_solver_finds_a_known_image() -> None:
     def perfect(noisy: torch.Tensor, t: torch.Tensor, _: torch.Tensor) -> object:
         kept = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
         noise = (noisy - kept.sqrt() * target) / (1 - kept).sqrt()
-        return type("Found", (), {"noise": noise})
+        v = kept.sqrt() * noise - (1 - kept).sqrt() * target
+        return type("Found", (), {"predicted": noise if prediction == "epsilon" else v})
 
     for kind in ("ddim", "dpm++"):
-        drawer = sampler(network, sampler=kind, steps=10)
+        drawer = sampler(network, sampler=kind, steps=10, prediction=prediction)
         drawer._forward = perfect
         expected = ((target + 1) * 127.5).round()
         assert (drawer(LABELS, NUMBERS) - expected).abs().max() <= 1
@@ -96,7 +101,7 @@ def test_samples_that_are_not_finite_are_no_black_ones() -> None:
 
     def broken(noisy: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> Denoised:
         found = plain(noisy, t, labels)
-        found.noise[3] = torch.nan
+        found.predicted[3] = torch.nan
         return found  # type: ignore[no-any-return]
 
     drawer._forward = broken
