@@ -24,6 +24,7 @@ Notable:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -153,8 +154,10 @@ def scaled_norm_bound(weight: Float64, squares: Float64) -> float:
 
     Args:
         weight: [h, D], float32 numbers in float64.
-        squares: [h], s², not negative.
+        squares: [h], s², not negative; NaN where bounds overflowed, of which nothing is proved.
     """
+    if not np.isfinite(squares).all():
+        return math.inf
     scales = sqrt_upper(squares).astype(np.float32)
     scales = np.where(squares > 0, np.nextafter(scales, np.float32(np.inf)), np.float32(0))
     if not scales.any():

@@ -96,7 +96,8 @@ class CurvatureProver:
         x = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float64) / 255.0
         x = x.reshape(len(x), -1)
         shift = _norms(x) * float(UNIT) * (1 + ROOM)
-        wanted, inside = ((claim + shift) * (1 + ROOM) for claim in (radius, inner))
+        with np.errstate(over="ignore"):  # claims may be any float: what is infinite is not proved
+            wanted, inside = ((claim + shift) * (1 + ROOM) for claim in (radius, inner))
         rows, others = np.nonzero(predict[:, None] != np.arange(len(self._rows)))
         left = np.arange(len(rows))
         point, pace, before = x[rows], np.ones(len(rows)), np.full(len(rows), np.inf)
@@ -248,15 +249,18 @@ def _prove_table(
     """∇²(f_j − f_i) ⪰ −Σ_I ‖diag(s^(I))·W^(I)‖²·(Π_{k<I} g‖W^(k)‖)², and that not below −C_ji."""
     classes = len(rows)
     pairs = [(j, i) for j in range(classes) for i in range(classes) if i != j]
-    steep = [Fraction(1)]
+    steep = [Fraction(1)]  # squares, rounded up: exact fractions grow with every layer
     for layer, function in zip(maps[:-1], functions[:-1], strict=True):
-        steep.append(steep[-1] * SLOPES[function][1] * Fraction(layer.bound))
+        factor = SLOPES[function][1] * Fraction(layer.bound)
+        square = ceil_float(steep[-1] * factor**2)
+        require(math.isfinite(square), "the product of the layers' bounds is out of range")
+        steep.append(Fraction(square))
     for done, (first, second) in enumerate(pairs):
         difference = rows[first] - rows[second]  # rounded once; GROW covers it
         claim = Fraction(float(claims[first, second]))
         parts = [float(claim)] if terms is None else [float(x) for x in terms[first, second]]
         total = sum(
-            (Fraction(part) * each**2 for part, each in zip(parts, steep, strict=True)), Fraction(0)
+            (Fraction(part) * each for part, each in zip(parts, steep, strict=True)), Fraction(0)
         )
         require(
             total <= claim and _terms_hold(maps, functions, difference, parts),
@@ -302,6 +306,8 @@ def _scaled_norm_holds(weight: Float64, squares: Float64, claim: float) -> bool:
     if not scales.any():
         return True
     matrix = scales[:, None] * weight  # of two float32 numbers: exact
+    if not matrix.any():
+        return True
     matrix = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     target = math.sqrt(claim) * (1 - 2.0**-47)
     bound = spectral_upper_bounds(np.ascontiguousarray(matrix)[None, None], target)[0]

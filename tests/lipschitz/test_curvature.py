@@ -1,6 +1,7 @@
 """Curvature bounds against Hessians by automatic differentiation; searches against each other."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pipeline.lipschitz.curvature_bound import (
     curvature_bounds,
     deep_bound,
     pair_terms,
+    scaled_norm_bound,
     total_curvature,
 )
 from pipeline.lipschitz.curvature_estimate import curvature_table
@@ -146,6 +148,10 @@ def test_terms_are_added_up_with_what_lies_before_them() -> None:
     exact = 3 + 5 * (0.25 * 2) ** 2 + 7 * (0.25 * 2 * 6) ** 2
     assert exact <= found <= exact * (1 + 1e-8)
     assert total_curvature([3.0], [2.0], slopes[:1]) == 3.0
+
+
+def test_what_overflowed_is_no_bound() -> None:
+    assert scaled_norm_bound(np.ones((2, 3)), np.array([1.0, np.nan])) == math.inf
 
 
 def ahead(net: Plain, count: int = 12) -> tuple[torch.Tensor, int, int]:

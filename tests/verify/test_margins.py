@@ -61,9 +61,12 @@ def network_of(method: str, function: str, depth: int = 2) -> ExportedNetwork:
 
 
 def certified(folder: Path, method: str, function: str, depth: int = 2) -> Path:
+    return certified_network(folder, network_of(method, function, depth), method)
+
+
+def certified_network(folder: Path, network: ExportedNetwork, method: str) -> Path:
     """Certify random images, nine of ten rightly labelled; the images beside them."""
     random = np.random.default_rng(1)
-    network = network_of(method, function, depth)
     images = random.integers(0, 256, (60, 1, 5, 5), dtype=np.uint8)
     logits = network.logits(network.trunk(torch.from_numpy(images).double() / 255))
     labels = np.where(random.random(60) < 0.9, logits.argmax(1).numpy(), 0)
@@ -206,6 +209,32 @@ def test_curvature_that_is_none_is_refused(tmp_path: Path, line: list, sentence:
         tree["margins"]["curvature"][1] = line
 
     assert sentence in altered(tmp_path, true, change)
+
+
+def test_a_layer_of_zeros_has_no_curvature(tmp_path: Path) -> None:
+    network = network_of("curvature", "softplus", 3)
+    network.layers[3].tensors()["dense1.weight"][:] = 0
+    true = certified_network(tmp_path, network, "curvature")
+    verdict = verify_certificate(true / "certificate", true / "data.npz")
+    assert verdict.verified, verdict
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_largest_numbers_are_refused_in_a_sentence(tmp_path: Path, depth: int) -> None:
+    true = certified(tmp_path / "true", "curvature", "softplus", depth)
+
+    def radius(tree: dict, rows: list[list[str]]) -> None:
+        best_row(rows)[3] = "1.7976931348623157e+308"
+
+    assert "radius" in altered(tmp_path / "radius", true, radius)
+
+    def bounds(tree: dict, rows: list[list[str]]) -> None:
+        for layer in tree["layers"]:
+            if layer["kind"] == "dense":
+                layer["bound"] = 1e300
+
+    assert "bound" in altered(tmp_path / "bounds", true, bounds)
 
 
 def test_two_layers_have_no_terms(tmp_path: Path) -> None:
