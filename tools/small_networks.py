@@ -8,8 +8,8 @@ CRC, on fully connected networks:
     python tools/small_networks.py certificates runs/A --targets runner-up random least  # 5, 15
     python tools/small_networks.py local runs/A --radius 0.5                # Table 6
 CRM, on certificates by liplt:
-    python tools/small_networks.py pairwise runs/A/certificate              # Table 2
-    python tools/small_networks.py radii runs/A/certificate --naive --out fig2.png    # Figure 2
+    python tools/small_networks.py pairwise runs/A                          # Table 2
+    python tools/small_networks.py radii runs/A --naive --out fig2.png      # Figure 2
 
 DIRs are certificate directories, or runs (the newest checkpoint). Every command prints a table and
 writes it with --csv FILE. Nothing here is a certificate: see tools/certify_val.py.

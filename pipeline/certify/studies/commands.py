@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.certify.block_store import write_atomically
+from pipeline.certify.certificate import certificate_in
 from pipeline.certify.studies import curvature, distribution, figure, tables
 from pipeline.certify.studies.accuracies import accuracies
 from pipeline.certify.studies.pairwise import pairwise_constants
@@ -107,9 +108,10 @@ def radii(
     epsilons = [Epsilon.parse(text) for text in epsilon]
     curves = []
     for directory in directories:
-        curves.append((str(directory), distribution.radii_of(directory)))
+        place = certificate_in(directory)
+        curves.append((str(directory), distribution.radii_of(place)))
         if naive:
-            curves.append((f"{directory}, naive", distribution.naive_radii(directory, data)))
+            curves.append((f"{directory}, naive", distribution.naive_radii(place, data)))
     if out is not None:
         write_atomically(out, distribution.draw(curves, epsilons))
     return [distribution.quantiles(label, radius, epsilons) for label, radius in curves]

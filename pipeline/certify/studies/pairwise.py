@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pipeline.certify.certificate import load_network, read_certificate
+from pipeline.certify.certificate import certificate_in, load_network, read_certificate
 from pipeline.certify.stages import stages_of
 from pipeline.certify.studies.tables import Row
 from pipeline.lipschitz.bound import NormBound
@@ -31,17 +31,18 @@ def pairwise_constants(directory: Path) -> list[Row]:
     """The two rows of a network certified by `liplt`.
 
     Args:
-        directory: its certificate.
+        directory: its certificate, or the run that ended with it.
 
     Raises:
         ValueError: a certificate by another method.
     """
-    certificate = read_certificate(directory)
+    place = certificate_in(directory)
+    certificate = read_certificate(place)
     if certificate.margins.get("method") != "liplt":
         raise ValueError(
             f"{directory} was not certified by liplt: set certification.method liplt and certify"
         )
-    network = load_network(directory)
+    network = load_network(place)
     stages = stages_of(network)
     proved = {
         (claim["last"], claim["first"]): NormBound(
@@ -75,7 +76,7 @@ def _norm(matrix: Tensor, error: Tensor) -> float:
 def _row(directory: Path, method: str, pairs: Float64, each: Float64, whole: float) -> Row:
     first, second = np.triu_indices(len(each), 1)
     return {
-        "network": directory.name,
+        "network": str(directory),
         "method": method,
         "L_ij": float(pairs[first, second].mean()),
         "L_i + L_j": float((each[first] + each[second]).mean()),

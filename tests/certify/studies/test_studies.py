@@ -229,8 +229,15 @@ def test_the_tool_prints_tables_and_draws(
     assert header.endswith("beyond 0.01 %") and "naive" in naive
     tree = json.loads((certified["liplt"] / "certificate.json").read_text())
     assert float(ours.split(",")[-1]) == pytest.approx(100 * tree["vra"]["0.01"])
-    assert run_tool(monkeypatch, "pairwise", certified["liplt"]) == 0
-    assert "LipLT" in capsys.readouterr().out
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "certificate").symlink_to(certified["liplt"])
+    assert run_tool(monkeypatch, "radii", run, "--csv", table, "--epsilon", "0.01") == 0
+    assert table.read_text().splitlines()[1].split(",")[1:] == ours.split(",")[1:]
+    capsys.readouterr()
+    for directory in (certified["liplt"], run):
+        assert run_tool(monkeypatch, "pairwise", directory) == 0
+        assert f"{directory}  LipLT" in capsys.readouterr().out
     for words, sentence in (
         (["success", tmp_path], "neither a certificate directory nor a run"),
         (["success", certified["liplt"]], "softplus, sigmoid or tanh"),
