@@ -122,3 +122,6 @@ class Prediction:
     curvature: Tensor | None = None
     """[K, K] float32, entry (j, i) an estimate of the largest |eigenvalue| of the Hessian of
     f_j − f_i (CRC, Theorem 4), from models that are asked for it."""
+    concavity: Tensor | None = None
+    """[K, K] float32 without gradient, entry (j, i) an estimate of C: f_j − f_i is nowhere more
+    concave than −C/2·‖x‖² (CRC's −m). Beside `curvature`, for few classes."""

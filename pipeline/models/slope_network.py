@@ -6,7 +6,8 @@ Notable:
 - Margins are judged by LipLT or by the product of the layers' norms (`lipschitz: liplt | product`).
   The pairwise constants are those of the maps f_j − f_i themselves: the K rows of the head go back
   through the layers once, and the K(K − 1)/2 norms of their differences are exact.
-- With `curvature`, the prediction carries K(W, j, i) of CRC, Theorem 4, for every pair of classes.
+- With `curvature`, the prediction carries K(W, j, i) of CRC, Theorem 4, for every pair of classes,
+  and, of up to twenty classes, how concave each margin can be.
 - Layers start as in PyTorch, as the papers' do, not orthogonal.
 """
 
@@ -25,6 +26,7 @@ from pipeline.layers.dense import Dense
 from pipeline.layers.flatten import Flatten
 from pipeline.layers.head import row_distances
 from pipeline.layers.linear_head import LinearHead
+from pipeline.lipschitz.concavity_estimate import MOST_CLASSES, concavity_table
 from pipeline.lipschitz.curvature_estimate import curvature_table
 from pipeline.lipschitz.liplt_estimate import (
     Map,
@@ -34,6 +36,7 @@ from pipeline.lipschitz.liplt_estimate import (
     start_vectors,
 )
 from pipeline.lipschitz.logits_only import estimates_wanted
+from pipeline.lipschitz.power_iteration import start_vector
 from pipeline.models.network import LipschitzNetwork, without_estimates
 from pipeline.options import require_choice
 from pipeline.stopwatch import part
@@ -41,6 +44,7 @@ from pipeline.types import Prediction
 
 LIPSCHITZ = ("liplt", "product")
 """How margins may be judged."""
+CONCAVE = "concave_vector"
 
 
 class SlopeNetwork(LipschitzNetwork):
@@ -86,6 +90,15 @@ class SlopeNetwork(LipschitzNetwork):
             # One vector for each product that begins here, in place of the layer's own.
             layer.vector = start_vectors(len(stages), number, shapes[number])
             _start_as_torch(layer)
+        classes = len(head.weight)
+        if curvature and classes <= MOST_CLASSES:
+            for number, shape in enumerate(shapes):
+                vectors = start_vector((classes**2, math.prod(shape)))
+                self.register_buffer(f"{CONCAVE}{number}", vectors)
+
+    def _concave_vectors(self) -> list[Tensor]:
+        """[K², inputs] of each layer; none where they are not kept."""
+        return [vector for name, vector in self.named_buffers() if name.startswith(CONCAVE)]
 
     def _stages(self) -> Iterator[tuple[str, Conv2d | Dense, Activation]]:
         """The affine layers, each with its name and the activation after it."""
@@ -122,14 +135,26 @@ class SlopeNetwork(LipschitzNetwork):
             return without_estimates(logits)
         with part("lipschitz"), torch.autocast(images.device.type, enabled=False):
             norms, table = self._estimate()
-            curvature = None
-            if self.curvature:
-                dense = [linear.weight for linear in self.maps()]
-                curvature = curvature_table(
-                    dense, self.head.weight, [norms[k][k] for k in range(len(dense))], self.slopes
-                )
-        layers = torch.stack([norms[k][k] for k in range(len(norms))])
-        return Prediction(logits, table, layers, curvature)
+            layers = torch.stack([norms[k][k] for k in range(len(norms))])
+            curvature, concavity = self._curvatures(layers) if self.curvature else (None, None)
+        return Prediction(logits, table, layers, curvature, concavity)
+
+    def _curvatures(self, norms: Tensor) -> tuple[Tensor, Tensor | None]:
+        """K and C of all pairs, given the layers' norms [L]."""
+        weights, rows = [linear.weight for linear in self.maps()], self.head.weight
+        curvature = curvature_table(weights, rows, list(norms), self.slopes)
+        vectors = self._concave_vectors()
+        if not vectors:
+            return curvature, None
+        hold = self.training and self.hold_power_iteration
+        steps = 0 if hold else 1
+        concavity, reached = concavity_table(
+            weights, rows, list(norms), self.slopes, vectors, steps
+        )
+        if self.training and not hold:
+            for vector, found in zip(vectors, reached, strict=True):
+                vector.copy_(found)
+        return curvature, concavity
 
     def _estimate(self) -> tuple[list[Tensor], Tensor]:
         """‖W_k⋯W_j‖ for j ≤ k, entry k [k + 1]; and the [K, K] table of margins."""

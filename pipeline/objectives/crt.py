@@ -7,9 +7,9 @@ the second-largest logit, K the curvature bound of Theorem 4. ρ is the training
 false` the loss is at x itself: "γ" of the paper's tables, curvature regularisation alone.
 
 Notable:
-- The inner problem by `worst_point`, ten gradients in place of 600, with K for its limit of the
-  multiplier, as printed. While K is too large for the sphere the attack stays inside the ball; so
-  it is weak at first, and a network learns to classify before it is attacked in earnest.
+- The inner problem by `worst_point`, ten gradients in place of 600. The limit of its multiplier is
+  the concavity −m that a model estimates, or K for want of one. While that is too large for the
+  sphere the attack stays inside the ball, so that a network first learns to classify.
 - Clean accuracy and `robust` are those of the images themselves; `robust` rests on the product of
   the layers' norms, far below what CRC certifies.
 """
@@ -67,7 +67,9 @@ class CurvatureTraining:
         if self.attack and epsilon > 0:
             margin = margin_of(model, batch.labels, target, batch.images.shape)
             x0 = batch.images.flatten(1)
-            attacked = worst_point(margin, x0, epsilon, curvature.detach(), self.steps)
+            limits = clean.curvature.detach() if clean.concavity is None else clean.concavity
+            limit = limits[batch.labels, target]
+            attacked = worst_point(margin, x0, epsilon, limit, self.steps)
             with logits_only():
                 hit = model(attacked.view_as(batch.images)).logits
         per_sample = F.cross_entropy(hit, batch.labels, reduction="none")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.layers.activation import IN_TRAINING
+from pipeline.lipschitz.concavity_estimate import concavity_table
 from pipeline.lipschitz.curvature_bound import (
     curvature_bounds,
     deep_bound,
@@ -82,6 +83,25 @@ def test_no_hessian_is_more_concave_than_the_bound(hidden: tuple[int, ...], func
                 lambda v, j=j, i=i: net.logits(v[None])[0, j] - net.logits(v[None])[0, i], x
             )
             assert -float(torch.linalg.eigvalsh(hessian)[0]) <= table[j, i]
+
+
+@pytest.mark.parametrize("function", ["softplus", "sigmoid"])
+@pytest.mark.parametrize("hidden", [(6,), (6, 4), (5, 4, 3)])
+def test_the_estimate_of_concavity_comes_near_the_bound(
+    hidden: tuple[int, ...], function: str
+) -> None:
+    net = Plain(hidden, function, seed=3)
+    weights = [torch.from_numpy(each) for each in net.weights]
+    norms = [torch.linalg.matrix_norm(each, 2) for each in weights]
+    vectors = [torch.ones(CLASSES**2, weight.shape[1]) for weight in weights]
+    slopes = [SLOPES[function]] * len(weights)
+    rows = torch.from_numpy(net.rows)
+    few, vectors = concavity_table(weights, rows, norms, slopes, vectors, 3)
+    found, _ = concavity_table(weights, rows, norms, slopes, vectors, 2000)
+    bound = torch.from_numpy(net.curvatures()).float()
+    assert (few <= found * (1 + 1e-4)).all()
+    assert (found <= bound * (1 + 1e-5)).all() and (found >= bound * (1 - 1e-2)).all()
+    assert (found.diag() == 0).all()
 
 
 def test_two_layers_are_theorem_3() -> None:

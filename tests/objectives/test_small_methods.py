@@ -86,8 +86,15 @@ def test_crm_refuses_what_makes_no_sense(options: dict) -> None:
         build_objective("crm", **options)
 
 
+def settled(model):
+    """After so many forwards that one more power iteration moves nothing."""
+    for _ in range(300):
+        model(batch_of(1).images)
+    return model
+
+
 def test_crt_is_cross_entropy_at_the_worst_point_plus_curvature() -> None:
-    model, batch, radius = mlp(), batch_of(), 0.3
+    model, batch, radius = settled(mlp()), batch_of(), 0.3
     gamma = 0.5
     losses = build_objective("crt", gamma=gamma, steps=30)(model, batch, radius)
     clean = model(batch.images)
@@ -106,25 +113,29 @@ def test_crt_is_cross_entropy_at_the_worst_point_plus_curvature() -> None:
     margins = logits.gather(1, labels[:, None]) - logits.gather(1, target.repeat(300)[:, None])
     lowest = margins[:, 0].view(300, -1).amin(0)
     margin = margin_of(model, batch.labels, target, batch.images.shape)
-    found = worst_point(margin, batch.images.flatten(1), radius, curved.detach(), steps=30)
+    limit = clean.concavity[batch.labels, target]
+    found = worst_point(margin, batch.images.flatten(1), radius, limit, steps=30)
     assert (margin(found)[0] <= lowest + 1e-5).all()
     hit = F.cross_entropy(model(found.view_as(batch.images)).logits, batch.labels, reduction="none")
     assert torch.allclose(plain.per_sample, hit, atol=1e-4)
 
 
 def test_crt_attacks_inside_the_ball_while_curvature_is_large() -> None:
-    """The multiplier stays at K or above, so that the step is at most the gradient over K."""
+    """The multiplier stays at −m or above, so that the step is at most the gradient over that."""
     batch, radius = batch_of(), 50.0
-    model = mlp()
+    model = settled(mlp(activation="tanh"))
     clean = model(batch.images)
     target = clean.logits.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
-    concave = clean.curvature[batch.labels, target].detach()
+    concave = clean.concavity[batch.labels, target]
+    assert (concave <= clean.curvature[batch.labels, target] * (1 + 1e-5)).all()
     margin = margin_of(model, batch.labels, target, batch.images.shape)
     x0 = batch.images.flatten(1)
     found = worst_point(margin, x0, radius, concave, steps=200)
     away = (found - x0).norm(dim=1)
     assert (away < 0.9 * radius).all()
     assert torch.allclose(found - x0, -margin(found)[1] / concave[:, None], rtol=1e-3, atol=1e-4)
+    weaker = worst_point(margin, x0, radius, 3 * concave, steps=200)
+    assert ((weaker - x0).norm(dim=1) < away).all()
     farther = worst_point(margin, x0, radius, torch.zeros_like(concave), steps=30)
     assert torch.allclose((farther - x0).norm(dim=1), torch.tensor(radius), rtol=1e-4)
     losses = build_objective("crt", gamma=0.0, steps=200)(model, batch, radius)
