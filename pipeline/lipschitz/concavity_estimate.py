@@ -9,7 +9,7 @@ multiplier of CRT's inner problem; the regulariser is `curvature_estimate`, seve
 Notable:
 - No gradient goes through it. The norms are of power iteration, whose vectors, one for each pair
   and layer, persist from step to step; so this is no bound.
-- K² vectors a layer: meant for up to `MOST_CLASSES` classes.
+- K(K − 1) vectors a layer: meant for up to `MOST_CLASSES` classes.
 """
 
 from __future__ import annotations
@@ -32,34 +32,37 @@ def concavity_table(
     norms: Sequence[Tensor],
     slopes: Sequence[Slopes],
     vectors: Sequence[Tensor],
-    iterations: int,
+    advance: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """C for all ordered pairs, and the vectors that were reached.
+    """C for all ordered pairs, and the vectors one power iteration later.
 
     Args:
         weights: of the hidden layers, each [outputs, inputs].
         rows: of the head, [K, d].
         norms: estimates of the norms of `weights`.
         slopes: of the activation after each; with second derivatives.
-        vectors: for each layer, [K², inputs].
-        iterations: of power iteration.
+        vectors: for each layer, [K(K − 1), inputs], unit vectors.
+        advance: iterate; otherwise the vectors come back as they are.
 
     Returns:
         [K, K], entry (j, i) of z_j − z_i, and vectors of the same shapes.
     """
-    difference = (rows[:, None] - rows[None]).flatten(0, 1)  # [K², d]
+    first, second = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
+    difference = rows[first] - rows[second]
     rise, fall = difference.clamp(min=0), (-difference).clamp(min=0)
-    terms, reached = [], []
+    terms, reached = [], list(vectors)
     for number in reversed(range(len(weights))):
-        weight, slope = weights[number], slopes[number]
+        weight, slope, vector = weights[number], slopes[number], vectors[number]
         assert slope.curvature is not None  # the regulariser's `bend` refuses before
         low, high = slope.curvature
-        squares = torch.maximum(high * fall, -low * rise)  # s²
-        vector = normalized(vectors[number], 0.0)
-        for _ in range(iterations):
-            vector = normalized((squares * (vector @ weight.T)) @ weight, vector)
-        terms.append((squares * (vector @ weight.T).square()).sum(1))
-        reached.append(vector)
+        # s², of these pairs and of the same the other way round.
+        squares = torch.cat(
+            [torch.maximum(high * fall, -low * rise), torch.maximum(high * rise, -low * fall)]
+        )
+        image = vector @ weight.T
+        terms.append((squares * image.square()).sum(1))
+        if advance:
+            reached[number] = normalized((squares * image) @ weight, vector)
         if number:
             best, least = weight.clamp(min=0), (-weight).clamp(min=0)
             rise, fall = (
@@ -70,4 +73,5 @@ def concavity_table(
     for number, term in enumerate(reversed(terms)):
         total = total + term * steep**2
         steep = steep * slopes[number].most * norms[number]
-    return total.view(len(rows), len(rows)), reached[::-1]
+    places = torch.cat([first, second]), torch.cat([second, first])
+    return rows.new_zeros(len(rows), len(rows)).index_put(places, total), reached

@@ -36,7 +36,7 @@ from pipeline.lipschitz.liplt_estimate import (
     start_vectors,
 )
 from pipeline.lipschitz.logits_only import estimates_wanted
-from pipeline.lipschitz.power_iteration import start_vector
+from pipeline.lipschitz.power_iteration import normalized, start_vector
 from pipeline.models.network import LipschitzNetwork, without_estimates
 from pipeline.options import require_choice
 from pipeline.stopwatch import part
@@ -93,11 +93,12 @@ class SlopeNetwork(LipschitzNetwork):
         classes = len(head.weight)
         if curvature and classes <= MOST_CLASSES:
             for number, shape in enumerate(shapes):
-                vectors = start_vector((classes**2, math.prod(shape)))
+                pairs = classes * (classes - 1)
+                vectors = normalized(start_vector((pairs, math.prod(shape))), 0.0)
                 self.register_buffer(f"{CONCAVE}{number}", vectors)
 
     def _concave_vectors(self) -> list[Tensor]:
-        """[K², inputs] of each layer; none where they are not kept."""
+        """[K(K − 1), inputs] of each layer; none where they are not kept."""
         return [vector for name, vector in self.named_buffers() if name.startswith(CONCAVE)]
 
     def _stages(self) -> Iterator[tuple[str, Conv2d | Dense, Activation]]:
@@ -146,14 +147,12 @@ class SlopeNetwork(LipschitzNetwork):
         vectors = self._concave_vectors()
         if not vectors:
             return curvature, None
-        hold = self.training and self.hold_power_iteration
-        steps = 0 if hold else 1
+        advance = self.training and not self.hold_power_iteration
         concavity, reached = concavity_table(
-            weights, rows, list(norms), self.slopes, vectors, steps
+            weights, rows, list(norms), self.slopes, vectors, advance
         )
-        if self.training and not hold:
-            for vector, found in zip(vectors, reached, strict=True):
-                vector.copy_(found)
+        for vector, found in zip(vectors, reached, strict=True):
+            vector.copy_(found)
         return curvature, concavity
 
     def _estimate(self) -> tuple[list[Tensor], Tensor]:
