@@ -96,9 +96,8 @@ class Certificate:
 
 def certificate_in(directory: Path) -> Path:
     """The certificate directory that is meant: itself, or that of a run."""
-    inside = directory / "certificate"
-    there = [each for each in (directory, inside) if (each / "certificate.json").is_file()]
-    return (there or [directory])[0]
+    places = (directory, directory / "certificate")
+    return next((each for each in places if (each / "certificate.json").is_file()), directory)
 
 
 def read_certificate(directory: Path) -> Certificate:

@@ -99,7 +99,8 @@ class SlopeNetwork(LipschitzNetwork):
 
     def _concave_vectors(self) -> list[Tensor]:
         """[K(K − 1), inputs] of each layer; none where they are not kept."""
-        return [vector for name, vector in self.named_buffers() if name.startswith(CONCAVE)]
+        own = self.named_buffers(recurse=False)
+        return [vector for name, vector in own if name.startswith(CONCAVE)]
 
     def _stages(self) -> Iterator[tuple[str, Conv2d | Dense, Activation]]:
         """The affine layers, each with its name and the activation after it."""
@@ -151,8 +152,9 @@ class SlopeNetwork(LipschitzNetwork):
         concavity, reached = concavity_table(
             weights, rows, list(norms), self.slopes, vectors, advance
         )
-        for vector, found in zip(vectors, reached, strict=True):
-            vector.copy_(found)
+        if advance:
+            for vector, found in zip(vectors, reached, strict=True):
+                vector.copy_(found)
         return curvature, concavity
 
     def _estimate(self) -> tuple[list[Tensor], Tensor]:

@@ -73,7 +73,9 @@ class CurvatureTraining:
             with logits_only():
                 hit = model(attacked.view_as(batch.images)).logits
         per_sample = F.cross_entropy(hit, batch.labels, reduction="none")
-        return judged(per_sample + self.gamma * curvature, clean, batch.labels, epsilon)
+        if self.gamma:  # without, K may be too large for float32
+            per_sample = per_sample + self.gamma * curvature
+        return judged(per_sample, clean, batch.labels, epsilon)
 
 
 def margin_of(
@@ -94,4 +96,4 @@ def margin_of(
 
 def _others_first(logits: Tensor, labels: Tensor) -> Tensor:
     """The logits with the label's on top, so that the second is the largest other."""
-    return logits.detach().scatter(1, labels[:, None], torch.inf)
+    return logits.scatter(1, labels[:, None], torch.inf)
