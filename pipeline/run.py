@@ -13,7 +13,7 @@ from pipeline import config as configs
 from pipeline import distributed
 from pipeline.certify import Certificate, certify
 from pipeline.certify.methods import PRODUCT, check_method
-from pipeline.checkpoint import load_chosen
+from pipeline.checkpoint import load_chosen, load_model
 from pipeline.config import RunConfig
 from pipeline.data.loader import BlockLoader, DatasetInfo, open_block_loader, open_train_loader
 from pipeline.data.mixing import check_batch_size
@@ -225,7 +225,7 @@ def certify_run(
     config = configs.load(directory / "config.yaml")
     chosen = load_chosen(directory / "checkpoints", checkpoint, say)
     model = _build_model(config)
-    model.load_state_dict(chosen.tensors.part("model"))
+    load_model(chosen.tensors, model)
     say(f"certifying {directory} as it was after step {chosen.step}")
     with distributed.together():
         loader = _open_val(config, data or config.data.val)

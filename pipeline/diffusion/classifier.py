@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import config as configs
-from pipeline.checkpoint import load_chosen
+from pipeline.checkpoint import load_chosen, load_model
 from pipeline.config import RunConfig
 from pipeline.models import build_model
 from pipeline.progress import say
@@ -43,7 +43,7 @@ class Judge:
             **model.options,
         )
         chosen = load_chosen(run / "checkpoints", "newest", say)
-        network.load_state_dict(chosen.tensors.part("model"))
+        load_model(chosen.tensors, network)
         self.name = f"{run} after step {chosen.step}"
         self.weights_sha256 = weights_sha256(network)
         self._run = run

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.checkpoint import optimizer_tensors, restore_optimizer
+from pipeline.checkpoint import load_model, optimizer_tensors, restore_optimizer
 from pipeline.checkpoint.fragments import Part, SavedState
 
 
@@ -31,25 +31,8 @@ def load_replicated_state(
     Raises:
         ValueError: it is of another model.
     """
-    check_model(saved, {name: tuple(value.shape) for name, value in module.state_dict().items()})
-    module.load_state_dict(saved.part("model"))
+    load_model(saved, module)
     restore_optimizer(optimizer, module, saved.part("optimizer"))
-
-
-def check_model(saved: SavedState, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse the state of another model.
-
-    Args:
-        shapes: of the parameters and buffers of this one.
-
-    Raises:
-        ValueError: a tensor is missing, left over or of another shape; it names the first.
-    """
-    theirs = set(saved.names("model"))
-    for name in [*shapes, *sorted(theirs)]:
-        fits = name in shapes and name in theirs
-        if not fits or tuple(saved.shape("model", name)) != shapes[name]:
-            raise ValueError(f"the checkpoint is of another model: tensor {name!r} differs")
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

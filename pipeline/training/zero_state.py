@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.checkpoint.fragments import Fragment, Part, SavedState
-from pipeline.training.replicated_state import check_model
+from pipeline.checkpoint.model_state import check_model
 from pipeline.training.zero_layout import Group, Layout
 
 

@@ -12,7 +12,7 @@ from pipeline import config as configs
 from pipeline.certify.certificate import load_network, read_certificate
 from pipeline.certify.images import check_images
 from pipeline.certify.stages import dense_stages_of
-from pipeline.checkpoint import load_chosen
+from pipeline.checkpoint import load_chosen, load_model
 from pipeline.config import DataConfig
 from pipeline.data.loader import open_block_loader
 from pipeline.data.spread import images_at, spread
@@ -83,7 +83,7 @@ def _trained(config: configs.RunConfig, directory: Path) -> ExportedNetwork:
         in_channels=section.in_channels,
         **section.options,
     )
-    model.load_state_dict(chosen.tensors.part("model"))
+    load_model(chosen.tensors, model)
     say(f"{directory} as it was after step {chosen.step}")
     return model.export()
 
