@@ -10,6 +10,9 @@ Guided, and only what a classifier of ours recognises:
 Somebody else's samples (an .npz with image and label), checked and written as a .beton:
     python tools/ddpm_sample.py --run RUN --convert 1m.npz --filter runs/CLASSIFIER --out 1m.beton
 
+What is not given is taken from the section `sampling` of the run's config, and what is not there
+either is the default in brackets.
+
 Sample k of class c depends on (seed, c, k), the generator and these settings alone, on any number of
 processes. A killed command goes on when it is repeated. OUT.json, the data card, says what the
 samples come from and how near they come to the training images; OUT.pairs.png shows the nearest.
@@ -22,8 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from pipeline.config import FilterConfig, SamplingConfig, checked
-from pipeline.diffusion.generate import convert, generate
+from pipeline.config import FilterConfig, checked
+from pipeline.diffusion.generate import convert, generate, sampling_of
 from pipeline.outcome import FINISHED, Outcome, exit_status
 from pipeline.training.stop_request import stop_requests
 
@@ -43,7 +46,7 @@ def main() -> int:
     add("--seed", type=int, help="(0)")
     add("--batch-size", type=int, help="images drawn together (256)")
     add("--precision", help="fp32, or bf16 autocast (auto: bf16 on a GPU)")
-    add("--compile", action="store_true", default=None, help="torch.compile the network")
+    add("--compile", action=argparse.BooleanOptionalAction, help="torch.compile the network")
     add("--checkpoint", help="newest (default), or a step")
     add("--nearest", type=int, help="samples compared with the training images (1000; 0: none)")
     add("--filter", metavar="RUN", help="a classifier's run directory")
@@ -77,7 +80,7 @@ def main() -> int:
             given = {"classifier": judge} | ({} if least is None else {"confidence": least})
             words["filter"] = checked(FilterConfig, given)
         with stop_requests() as stop:
-            generate(run, checked(SamplingConfig, words), stop.leave_if_asked)
+            generate(run, sampling_of(run, words), stop.leave_if_asked)
         return FINISHED
 
     return exit_status(work)

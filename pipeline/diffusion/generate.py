@@ -10,7 +10,7 @@ Notable:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import metadata
@@ -22,7 +22,7 @@ import torch
 from pipeline import config as configs
 from pipeline import distributed
 from pipeline.checkpoint import load_chosen
-from pipeline.config import RunConfig, SamplingConfig
+from pipeline.config import RunConfig, SamplingConfig, checked
 from pipeline.data.betons.files import read_card
 from pipeline.data.betons.storage import storage_of
 from pipeline.data.betons.write import check_out, write_source
@@ -40,6 +40,22 @@ from pipeline.diffusion.train import AVERAGE, check_guidance
 from pipeline.diffusion.training_data import TrainingData
 from pipeline.progress import say
 from pipeline.training.determinism import make_deterministic
+
+
+def sampling_of(run: Path, given: Mapping[str, Any]) -> SamplingConfig:
+    """The section `sampling` of a run's own config, with what is given in its place.
+
+    Args:
+        run: directory of a run; of one without a config the defaults are taken.
+        given: keys of the section, as a command line has them.
+
+    Raises:
+        ValueError: a value is out of range, or the run's config cannot be read.
+    """
+    file, usual = run / "config.yaml", SamplingConfig()
+    if file.is_file():
+        usual = configs.load(file).sampling
+    return checked(SamplingConfig, usual.model_dump(exclude={"out", "force"}) | dict(given))
 
 
 def generate(
