@@ -35,8 +35,10 @@ def main() -> int:
     add("--images", type=int, default=256, help="of a turn (256)")
     add("--rounds", type=int, default=5, help="(5)")
     add("--compile", action="store_true", help="our network compiled, besides")
+    usual = "bf16" if torch.cuda.is_available() else "fp32"
+    add("--precision", choices=("fp32", "bf16"), default=usual, help=f"of ours ({usual} here)")
     words = parser.parse_args()
-    bf16 = torch.cuda.is_available()
+    bf16 = words.precision == "bf16"
     settings = Settings(words.steps, words.steps, words.sampler, words.guidance, bf16=bf16)
     try:
         contenders = measure(

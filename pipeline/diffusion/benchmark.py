@@ -95,6 +95,16 @@ class PlainLoop:
         return found.predicted
 
 
+def in_bf16(draw: PlainLoop, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """The plain loop under autocast: what it gains from the precision alone."""
+
+    def drawn(labels: Tensor, numbers: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return draw(labels, numbers)
+
+    return drawn
+
+
 def measure(
     run: Path, settings: Settings, batch_size: int, images: int, rounds: int, compiled: bool
 ) -> list[Contender]:
@@ -118,6 +128,7 @@ def measure(
     contenders = [
         Contender("plain diffusers", PLAIN_BATCH, plain),
         Contender("plain diffusers", batch_size, plain),
+        *([Contender("plain diffusers, bf16", batch_size, in_bf16(plain, device))] * settings.bf16),
         Contender("ours", batch_size, Sampler(network, settings, device)),
     ]
     if compiled:
@@ -135,7 +146,7 @@ def measure(
 
 def table(contenders: list[Contender]) -> str:
     """Medians over the rounds; factors are medians of the ratios within a round."""
-    rows = [f"{'':18}{'batch':>6}{'img/s':>9}{'img/CPU s':>11}{'factor':>8}{'CPU factor':>12}"]
+    rows = [f"{'':22}{'batch':>6}{'img/s':>9}{'img/CPU s':>11}{'factor':>8}{'CPU factor':>12}"]
     reference = contenders[1]
     for one in contenders:
         wall = statistics.median(one.wall)
@@ -143,7 +154,7 @@ def table(contenders: list[Contender]) -> str:
         factor = statistics.median(b / a for a, b in zip(one.wall, reference.wall, strict=True))
         cpu_factor = statistics.median(b / a for a, b in zip(one.cpu, reference.cpu, strict=True))
         rows.append(
-            f"{one.name:18}{one.batch_size:>6}{1 / wall:>9.1f}{1 / cpu:>11.1f}{factor:>8.2f}"
+            f"{one.name:22}{one.batch_size:>6}{1 / wall:>9.1f}{1 / cpu:>11.1f}{factor:>8.2f}"
             f"{cpu_factor:>12.2f}"
         )
     return "\n".join(rows)
