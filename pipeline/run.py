@@ -21,7 +21,7 @@ from pipeline.diffusion.generate import check_target, generate
 from pipeline.diffusion.store import DrawnBatches
 from pipeline.diffusion.train import train_generator
 from pipeline.diffusion.training_data import TrainingData
-from pipeline.models import LipschitzNetwork, build_model
+from pipeline.models import LipschitzNetwork, model_of
 from pipeline.models.slope_network import SlopeNetwork
 from pipeline.models.slope_resnet import SlopeResidualNetwork
 from pipeline.objectives import build_objective
@@ -119,7 +119,7 @@ def train(config: RunConfig, max_steps: int | None = None) -> Outcome:
         raise ValueError(f"--max-steps {max_steps} must be at least 1")
     directory = directory_of(config, trial=max_steps is not None)
     make_deterministic(config.seed)
-    model = _build_model(config)
+    model = model_of(config.model)
     _refuse_late_refusal(config, model)
     objective = build_objective(config.objective.name, **config.objective.options)
     with ExitStack() as stack:
@@ -224,7 +224,7 @@ def certify_run(
     world = distributed.start()
     config = configs.load(directory / "config.yaml")
     chosen = load_chosen(directory / "checkpoints", checkpoint, say)
-    model = _build_model(config)
+    model = model_of(config.model)
     load_model(chosen.tensors, model)
     say(f"certifying {directory} as it was after step {chosen.step}")
     with distributed.together():
@@ -245,18 +245,6 @@ def certify_run(
             )
     finally:
         loader.close()
-
-
-def _build_model(config: RunConfig) -> LipschitzNetwork:
-    """The model that the config's `model` section describes."""
-    model = config.model
-    return build_model(
-        model.name,
-        model.num_classes,
-        model.image_size,
-        in_channels=model.in_channels,
-        **model.options,
-    )
 
 
 def _refuse_late_refusal(config: RunConfig, model: LipschitzNetwork) -> None:

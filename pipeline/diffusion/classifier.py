@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline import config as configs
 from pipeline.checkpoint import load_chosen, load_model
 from pipeline.config import RunConfig
-from pipeline.models import build_model
+from pipeline.models import model_of
 from pipeline.progress import say
 
 
@@ -34,14 +34,7 @@ class Judge:
 
     def __init__(self, run: Path, device: torch.device) -> None:
         self.config = config_of(run)
-        model = self.config.model
-        network: nn.Module = build_model(
-            model.name,
-            model.num_classes,
-            model.image_size,
-            in_channels=model.in_channels,
-            **model.options,
-        )
+        network: nn.Module = model_of(self.config.model)
         chosen = load_chosen(run / "checkpoints", "newest", say)
         load_model(chosen.tensors, network)
         self.name = f"{run} after step {chosen.step}"

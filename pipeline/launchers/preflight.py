@@ -27,7 +27,7 @@ from pipeline.launchers import scheduler
 from pipeline.launchers.folder import JobFolder
 from pipeline.launchers.scheduler import Partition, SchedulerError
 from pipeline.launchers.slurm import job_parent
-from pipeline.models import build_model
+from pipeline.models import model_of
 from pipeline.objectives import build_objective
 from pipeline.training.run_directory import refuse_other_run, with_generated
 from pipeline.training.schedules import EpsilonRamp, learning_rate_of
@@ -192,15 +192,8 @@ def _chosen(names: str | None, known: dict[str, Partition]) -> list[Partition]:
 
 def _check_network(config: RunConfig) -> None:
     """Build the network without its numbers, which takes no memory, and the objective."""
-    model = config.model
     with torch.device("meta"):
-        build_model(
-            model.name,
-            model.num_classes,
-            model.image_size,
-            in_channels=model.in_channels,
-            **model.options,
-        )
+        model_of(config.model)
     build_objective(config.objective.name, **config.objective.options)
 
 

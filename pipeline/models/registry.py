@@ -6,6 +6,7 @@ import fnmatch
 from functools import partial
 from typing import Any
 
+from pipeline.config import ModelConfig
 from pipeline.models.blocks import TRANSFORMERS
 from pipeline.models.cpl import cpl
 from pipeline.models.liresnet import liresnet
@@ -92,3 +93,14 @@ def build_model(
         ValueError: an unknown name or option, with the near miss, or an option out of range.
     """
     return _MODELS.build(name, num_classes, image_size, in_channels, **options)
+
+
+def model_of(section: ModelConfig) -> LipschitzNetwork:
+    """The model that a config's section `model` describes. See `build_model`."""
+    return build_model(
+        section.name,
+        section.num_classes,
+        section.image_size,
+        section.in_channels,
+        **section.options,
+    )

@@ -20,7 +20,7 @@ import torch
 
 from pipeline import config as configs
 from pipeline.config import RunConfig
-from pipeline.models import build_model
+from pipeline.models import model_of
 from pipeline.objectives import build_objective
 from pipeline.sweep.grid import Axis, Point, product, run_name
 from pipeline.training.run_directory import FOUND, MAY_CHANGE
@@ -185,8 +185,7 @@ def _check_models(runs: Sequence[Run]) -> None:
     models = {json.dumps(run.config.model.model_dump()): run.config.model for run in runs}
     with torch.device("meta"):
         for model in models.values():
-            shape = (model.num_classes, model.image_size, model.in_channels)
-            build_model(model.name, *shape, **model.options)
+            model_of(model)
     objectives = {json.dumps(run.config.objective.model_dump()): run for run in runs}
     for run in objectives.values():
         build_objective(run.config.objective.name, **run.config.objective.options)

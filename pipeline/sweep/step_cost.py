@@ -19,7 +19,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.data.base import DatasetInfo
-from pipeline.models import build_model
+from pipeline.models import model_of
 from pipeline.objectives import build_objective
 from pipeline.training.build_engine import build_engine
 from pipeline.training.callbacks import Callback, StepRecord
@@ -58,11 +58,7 @@ def measure(config: RunConfig) -> StepCost:
 
 def _measure(config: RunConfig) -> StepCost:
     make_deterministic(config.seed)
-    model = config.model
-    network = build_model(
-        model.name, model.num_classes, model.image_size, model.in_channels, **model.options
-    )
-    engine = build_engine(network, config)
+    engine = build_engine(model_of(config.model), config)
     epsilon = float(Epsilon.parse(config.epsilon.target))
     clock = _Clock(engine.device)
     steps = WARM_UP + MEASURED

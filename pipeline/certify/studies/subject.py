@@ -18,7 +18,7 @@ from pipeline.data.loader import open_block_loader
 from pipeline.data.spread import images_at, spread
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.plain import PlainNetwork
-from pipeline.models import build_model
+from pipeline.models import model_of
 from pipeline.progress import say
 
 
@@ -75,14 +75,7 @@ def open_subject(directory: Path, data: str | None = None, count: int | None = N
 def _trained(config: configs.RunConfig, directory: Path) -> ExportedNetwork:
     """The newest checkpoint's network."""
     chosen = load_chosen(directory / "checkpoints", "newest", say)
-    section = config.model
-    model = build_model(
-        section.name,
-        section.num_classes,
-        section.image_size,
-        in_channels=section.in_channels,
-        **section.options,
-    )
+    model = model_of(config.model)
     load_model(chosen.tensors, model)
     say(f"{directory} as it was after step {chosen.step}")
     return model.export()
