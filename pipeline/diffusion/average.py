@@ -18,6 +18,9 @@ from pipeline.diffusion.network import Denoiser
 from pipeline.distributed import current_world
 from pipeline.training.callbacks import Callback, StepRecord
 
+UPDATES = "updates"
+"""Beside the weights in a checkpoint: how many steps they are the average of."""
+
 
 class WeightAverage(Callback):
     """Follows the weights, one update a step; goes into checkpoints.
@@ -50,14 +53,14 @@ class WeightAverage(Callback):
         if not current_world().is_main:
             return {}
         return {
-            "updates": self._average.n_averaged.cpu(),
+            UPDATES: self._average.n_averaged.cpu(),
             **{name: value.cpu() for name, value in self.model.state_dict().items()},
         }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Put back both."""
         weights = dict(tensors)
-        self._average.n_averaged.copy_(weights.pop("updates"))
+        self._average.n_averaged.copy_(weights.pop(UPDATES))
         self.model.load_state_dict(weights)
 
     @torch.no_grad()

@@ -21,12 +21,13 @@ import torch
 
 from pipeline import config as configs
 from pipeline import distributed
-from pipeline.checkpoint import load_chosen
+from pipeline.checkpoint import load_chosen, load_model
 from pipeline.config import RunConfig, SamplingConfig, checked
 from pipeline.data.betons.files import read_card
 from pipeline.data.betons.storage import storage_of
 from pipeline.data.betons.write import check_out, write_source
 from pipeline.data.sources import Source
+from pipeline.diffusion.average import UPDATES
 from pipeline.diffusion.choice import Choice
 from pipeline.diffusion.classifier import Judge, weights_sha256
 from pipeline.diffusion.draw import Draw
@@ -210,13 +211,11 @@ def load_network(
     """The network with its averaged weights, and the step that they are of. A collective.
 
     Raises:
-        ValueError: no such checkpoint, or none of a generator.
+        ValueError: no such checkpoint, or none of this generator.
     """
     network = build_denoiser(config.model)
     chosen = load_chosen(run / "checkpoints", checkpoint, say)
-    weights = chosen.tensors.part(AVERAGE)
-    weights.pop("updates")
-    network.load_state_dict(weights)
+    load_model(chosen.tensors, network, AVERAGE, besides={UPDATES})
     say(f"drawing from {run} as it was after step {chosen.step}")
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval(), chosen.step

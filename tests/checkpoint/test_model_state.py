@@ -29,3 +29,12 @@ def test_what_does_not_fit_is_named(change, name: str) -> None:
     with pytest.raises(ValueError, match=f"of another model: tensor '{name}' differs"):
         load_model(WholeState({"model": tensors}), model)
     assert torch.equal(model.weight, before)
+
+
+def test_what_a_part_has_besides_is_left_out() -> None:
+    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    saved = WholeState({"average": {"updates": torch.tensor(7), **one.state_dict()}})
+    load_model(saved, other, "average", besides={"updates"})
+    assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias)
+    with pytest.raises(ValueError, match="tensor 'updates' differs"):
+        load_model(saved, other, "average")

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from pipeline import config
+from pipeline import config, run
 from pipeline.config import SamplingConfig
-from pipeline.diffusion.generate import sampling_of
+from pipeline.diffusion.generate import load_network, sampling_of
 from tests.diffusion.tiny import settings
 
 
@@ -47,3 +48,13 @@ def test_of_no_run_the_defaults(tmp_path: Path) -> None:
 def test_what_is_out_of_range_is_named_as_an_argument(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--batch-size 0"):
         sampling_of(run_with(tmp_path, {}), {"batch_size": 0})
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """As of an older version of the network, whose names were others."""
+    chosen = settings(tmp_path)
+    chosen.training.epochs = 1
+    assert run.main(chosen).finished
+    other = settings(tmp_path, model=chosen.model.model_dump() | {"channels": 16})
+    with pytest.raises(ValueError, match="the checkpoint is of another model: tensor '"):
+        load_network(chosen.directory, other, "newest", torch.device("cpu"))
