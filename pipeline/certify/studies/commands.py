@@ -11,7 +11,7 @@ from pipeline.certify.certificate import certificate_in
 from pipeline.certify.studies import curvature, distribution, figure, tables
 from pipeline.certify.studies.accuracies import accuracies
 from pipeline.certify.studies.pairwise import pairwise_constants
-from pipeline.certify.studies.subject import open_subject
+from pipeline.certify.studies.subject import open_subject, plain_network
 from pipeline.certify.studies.tables import Row
 from pipeline.types import Epsilon
 
@@ -58,13 +58,15 @@ def gap(
 ) -> list[Row]:
     """`curvature`."""
     gammas = [figure.gamma_of(directory) for directory in directories] if out is not None else []
-    rows = []
+    rows, kinds = [], []
     for directory in directories:
         subject = open_subject(directory, data, _count(images))
         certifier = curvature.certifier_of(subject.network)
         rows.append(curvature.curvature_gap(subject, certifier, fewest))
+        kinds.append(figure.kind_of(plain_network(subject.network)))
     if out is not None:
-        write_atomically(out, figure.draw_gap(gammas, rows))
+        places = [figure.Place(*each) for each in zip(kinds, gammas, strict=True)]
+        write_atomically(out, figure.draw_gap(places, rows))
     return rows
 
 

@@ -67,7 +67,7 @@ def open_subject(directory: Path, data: str | None = None, count: int | None = N
     try:
         check_images(network, loader.info)
         total = loader.info.num_samples
-        return Subject(directory.name, network, *images_at(loader, spread(count or total, total)))
+        return Subject(str(directory), network, *images_at(loader, spread(count or total, total)))
     finally:
         loader.close()
 

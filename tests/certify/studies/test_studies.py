@@ -1,5 +1,6 @@
 """The tables of tools/small_networks.py against the same numbers worked out plainly."""
 
+import io
 import itertools
 import json
 import math
@@ -9,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from pipeline.certify import certify
 from pipeline.certify.studies import curvature, distribution
 from pipeline.certify.studies.accuracies import accuracies
-from pipeline.certify.studies.figure import draw_gap, gamma_of
+from pipeline.certify.studies.figure import Place, draw_gap, gamma_of, kind_of
 from pipeline.certify.studies.pairwise import pairwise_constants
 from pipeline.certify.studies.subject import Subject, open_subject, plain_network
 from pipeline.certify.verdicts import read_rows
@@ -200,7 +202,12 @@ def test_naive_radii_are_those_of_a_certificate_by_the_product(certified: dict[s
 
 def test_the_gap_is_drawn_against_gamma(tmp_path: Path) -> None:
     row = {"K_lb": 1.0, "K_ub (Theorem 4)": 3.0, "K_ub (used)": 2.0}
-    assert draw_gap([0.01, 0.0], [row, row]).startswith(b"\x89PNG")
+    one, two = "2×[1024], tanh", "3×[1024], tanh"
+    narrow, wide = (
+        imread(io.BytesIO(draw_gap([Place(*each) for each in places], [row] * len(places))))
+        for places in (((one, 0.01), (one, 0.0)), ((one, 0.01), (two, 0.0), (one, 0.0)))
+    )
+    assert wide.shape[1] > 1.3 * narrow.shape[1], "a panel for each kind"
     text = (ROOT / "configs" / "mnist_crt_2x1024.yaml").read_text()
     for written, expected in ((text, 0.01), (text.replace("gamma: 0.01", "gamma: 0.5"), 0.5)):
         (tmp_path / "config.yaml").write_text(written)
@@ -208,6 +215,16 @@ def test_the_gap_is_drawn_against_gamma(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text((ROOT / "configs" / "mnist_relu_2x1024.yaml").read_text())
     with pytest.raises(ValueError, match="has no gamma"):
         gamma_of(tmp_path)
+
+
+def test_kinds_are_named_as_in_the_paper() -> None:
+    for hidden, expected in (
+        ([6], "2×[6], tanh"),
+        ([6, 6], "3×[6], tanh"),
+        ([6, 5, 6], "4×[6, 5, 6], tanh"),
+    ):
+        network = build_model("mlp", CLASSES, SIDE, 1, hidden=hidden, activation="tanh").export()
+        assert kind_of(plain_network(network)) == expected
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
