@@ -5,8 +5,8 @@ Notable:
   runner-up class alone, which is no certificate of the prediction; that reading is
   `CurvatureReference`, published beside it as `vra_unsound`.
 - The search runs in float32 and is not trusted; every radius is a bound at the point that it found,
-  computed in float64 (`curvature_dual`). Few steps are spent on all classes, many on the one that
-  binds, until it does.
+  with the multiplier that is best there, computed in float64 (`curvature_dual`). Few steps are
+  spent on all classes, many on the one that binds, until it does.
 - The same points prove statement F: the radius within which the float64 program is right as well.
 - The published radii lie 1e-6 (relative) below the proved ones, so that the independent check,
   which searches for its own points, can prove them.
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pipeline.certify.curvature_dual import (
     MarginFunction,
-    dual_value,
+    best_dual_value,
     exact_radius,
     program_radius,
 )
@@ -186,11 +186,11 @@ class CurvatureCertifier(LipschitzCertifier):
         margin = self.fast.margin(one, other)
         bent = (concave, self.curvature[second, first])
         concave_side, convex_side = (torch.from_numpy(side).float() for side in bent)
-        x, eta = nearest_point(margin, start.float(), concave_side, convex_side, steps)
+        x, _, _ = nearest_point(margin, start.float(), concave_side, convex_side, steps)
         point = x.double()
-        margins, multiplier = self.exact.evaluate(point, one, other), eta.double().numpy()
+        margins = self.exact.evaluate(point, one, other)
         margins = replace(margins, value_error=ROUNDINGS * margins.value_error)
-        value = dual_value(margins, point, start, multiplier, concave)
+        value, multiplier = best_dual_value(margins, point, start, concave)
         rounding = fixed[rows, second], growing[rows, second]
         return exact_radius(value), program_radius(value, multiplier, *rounding)
 
@@ -264,7 +264,7 @@ class CurvatureReference(UnsoundReference):
         margin = self.fast.margin(labels, second)
         x0 = x0.flatten(1)
         sides = self._curvature[labels, second], self._curvature[second, labels]
-        x, eta = nearest_point(margin, x0, *sides, MANY)
+        x, eta, _ = nearest_point(margin, x0, *sides, MANY)
         dual = ((x - x0) ** 2).sum(1) + 2 * eta * margin(x)[0]
         correct = logits.argmax(1) == labels
         return torch.where(correct & (dual > 0), dual.clamp(min=0).sqrt(), 0.0)

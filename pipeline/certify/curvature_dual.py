@@ -38,6 +38,7 @@ from pipeline.layers.activation import ExportedActivation
 from pipeline.layers.elementary import ERROR_UNITS, differentiate
 from pipeline.layers.network import ExportedNetwork
 from pipeline.lipschitz.bound import NormBound
+from pipeline.lipschitz.curvature_search import best_multiplier
 from pipeline.lipschitz.pairwise import pairwise_distance_upper
 from pipeline.lipschitz.rounding import UNDERFLOW, UNIT, Float64, gamma
 
@@ -168,11 +169,19 @@ def dual_value(
     return np.where(good, value, 0.0)
 
 
-def dual_radius(
-    margins: Margins, x: Tensor, center: Tensor, eta: Float64, concave: Float64
-) -> Float64:
-    """√(2d) about x̂0, rounded down: [n]; 0 where nothing is proved. Arguments of `dual_value`."""
-    return exact_radius(dual_value(margins, x, center, eta, concave))
+def best_dual_value(
+    margins: Margins, x: Tensor, center: Tensor, concave: Float64
+) -> tuple[Float64, Float64]:
+    """`dual_value` with the η for which it is greatest at this point, and this η: [n] each."""
+    value, curvature = (torch.from_numpy(np.asarray(each)) for each in (margins.value, concave))
+    found, _ = best_multiplier(value, margins.gradient, x - center, curvature)
+    eta = np.nan_to_num(found.numpy(), nan=0.0)
+    return dual_value(margins, x, center, eta, concave), eta
+
+
+def dual_radius(margins: Margins, x: Tensor, center: Tensor, concave: Float64) -> Float64:
+    """√(2d) about x̂0, rounded down: [n]; 0 where nothing is proved. See `best_dual_value`."""
+    return exact_radius(best_dual_value(margins, x, center, concave)[0])
 
 
 def exact_radius(value: Float64) -> Float64:

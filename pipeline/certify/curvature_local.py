@@ -31,7 +31,7 @@ from pipeline.certify.stages import dense_stages_of
 from pipeline.certify.verdicts import Integers
 from pipeline.layers.elementary import activate, differentiate
 from pipeline.lipschitz.curvature_bound import scaled_norm_bound
-from pipeline.lipschitz.curvature_search import CAP, nearest_point
+from pipeline.lipschitz.curvature_search import nearest_point
 from pipeline.lipschitz.rounding import UNIT, gamma, up
 
 ROUNDS = 10
@@ -112,9 +112,9 @@ class LocalCurvature:
         low, high = known.copy(), 4 * known + 1e-3
         for _ in range(ROUNDS):
             middle = (low + high) / 2
-            good = self._searched(center, first, second, middle)[2] >= middle
+            good = self._searched(center, first, second, middle)[1] >= middle
             low, high = np.where(good, middle, low), np.where(good, high, middle)
-        x, eta, _ = self._searched(center, first, second, low)
+        x, _ = self._searched(center, first, second, low)
         one, other = torch.from_numpy(first), torch.from_numpy(second)
         squares = self._squares(center, low, first, second)
         weight = self._weight.numpy()
@@ -123,9 +123,8 @@ class LocalCurvature:
         inside = torch.from_numpy(low * (1 - 1e-9) / np.maximum(norm_upper(away), 1e-300))
         point = center + away * inside.clamp(max=1)[:, None]
         within = norm_upper(point - center) * (1 + 4 * UNIT) + UNIT * norm_upper(point) <= low
-        capped = np.minimum(eta.double().numpy(), CAP / concave)
         margins = self.certifier.exact.evaluate(point, one, other)
-        proved = np.minimum(dual_radius(margins, point, center, capped, concave), low)
+        proved = np.minimum(dual_radius(margins, point, center, concave), low)
         return np.maximum(np.where(within, proved, 0.0), known), concave
 
     def printed_radii(
@@ -134,13 +133,13 @@ class LocalCurvature:
         """The iteration of C.6 as printed, by estimates: its radii leave their balls, no bounds."""
         radius = known
         for _ in range(rounds):
-            radius = np.maximum(radius, self._searched(center, first, second, radius)[2])
+            radius = np.maximum(radius, self._searched(center, first, second, radius)[1])
         return radius
 
     def _searched(
         self, center: Tensor, first: Integers, second: Integers, radius: Floats
-    ) -> tuple[Tensor, Tensor, Floats]:
-        """A point, a multiplier, and √(2d) for balls of these radii, in float32."""
+    ) -> tuple[Tensor, Floats]:
+        """A point and √(2d) for balls of these radii, in float32."""
         squares = self._squares(center, radius, first, second).float()
         v = torch.ones(len(center), self._single.shape[1]) / self._single.shape[1] ** 0.5
         size = torch.zeros(len(center))
@@ -152,9 +151,8 @@ class LocalCurvature:
         convex = torch.from_numpy(self.certifier.curvature[second, first]).float()
         margin = self.certifier.fast.margin(torch.from_numpy(first), torch.from_numpy(second))
         start = center.float()
-        x, eta = nearest_point(margin, start, concave, convex, MANY)
-        dual = ((x - start) ** 2).sum(1) + 2 * eta * margin(x)[0]
-        return x, eta, dual.clamp(min=0).sqrt().double().numpy()
+        x, _, dual = nearest_point(margin, start, concave, convex, MANY)
+        return x, (2 * dual).sqrt().double().numpy()
 
     def _squares(self, center: Tensor, radius: Floats, first: Integers, second: Integers) -> Tensor:
         """s² [n, hidden], rounded up: ∇²f ⪰ −Wᵀ diag(s²) W in the balls."""

@@ -96,15 +96,14 @@ class ReluQuadratic:
         low, high = np.zeros(len(center)), np.full(len(center), LARGEST)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            good = self._searched(center, first, second, middle)[2] >= middle
+            good = self._searched(center, first, second, middle)[1] >= middle
             low, high = np.where(good, middle, low), np.where(good, high, middle)
         # Where nothing was good the minorant of a tiny ball is searched, and proves what it can.
         low = np.maximum(low * (1 - 1e-4), 1e-6)
-        y, eta, _ = self._searched(center, first, second, low)
+        y, _ = self._searched(center, first, second, low)
         minorant = self._minorant(center, first, second, low)
         concave = np.array([self._proved_concavity(row) for row in minorant.square.numpy()])
-        eta = np.minimum(eta, (1 - 1e-3) / np.maximum(concave, 1e-300))
-        proved = dual_radius(self._evaluate(minorant, y), y, torch.zeros_like(y), eta, concave)
+        proved = dual_radius(self._evaluate(minorant, y), y, torch.zeros_like(y), concave)
         least = np.minimum(proved, low) - input_error(norm_upper(center))
         return np.where(least > 0, least, 0.0)
 
@@ -132,8 +131,8 @@ class ReluQuadratic:
 
     def _searched(
         self, center: Tensor, first: Integers, second: Integers, radius: Floats
-    ) -> tuple[Tensor, Floats, Floats]:
-        """A point y, a multiplier, and √(2d): estimates."""
+    ) -> tuple[Tensor, Floats]:
+        """A point y and √(2d): estimates."""
         minorant = self._minorant(center, first, second, radius)
         concave = torch.from_numpy(self._concavity(minorant.square)).clamp(min=1e-6) * 1.001
         convex = 2 * minorant.square.clamp(min=0).amax(1) * self._frobenius**2
@@ -144,11 +143,9 @@ class ReluQuadratic:
             value = ((bent + minorant.linear) * t).sum(1) + minorant.constant
             return value, (2 * bent + minorant.linear) @ self._weight
 
-        y, eta = nearest_point(margin, torch.zeros_like(center), concave, convex, STEPS)
-        value = margin(y)[0]
-        dual = (y * y).sum(1) + 2 * eta * value
-        dual = torch.where(minorant.constant > 0, dual.clamp(min=0), 0.0)
-        return y, eta.numpy(), dual.sqrt().numpy()
+        y, _, dual = nearest_point(margin, torch.zeros_like(center), concave, convex, STEPS)
+        dual = torch.where(minorant.constant > 0, dual, 0.0)
+        return y, (2 * dual).sqrt().numpy()
 
     def _concavity(self, square: Tensor) -> Floats:
         """λ_max(−∇²G) by Lanczos, from below: [n]."""

@@ -8,6 +8,8 @@ Notable:
 - The paper's Algorithms 1 and 2 take 30 bisections of 20 steps, 600 gradients. `nearest_point` and
   `worst_point` go for the same stationary points without bisection, a dozen gradients in all:
   x − x0 is parallel to ∇f(x) there, so η and x follow from one another.
+- A point that is not yet the minimiser for its η may prove nothing with this η, and nearly all with
+  a lesser one. So each point is judged with the η that is best for it (`best_multiplier`).
 - Nothing here is trusted. Whatever x and η come out, `certify.curvature_dual` bounds the dual value
   from below at *this* x.
 """
@@ -20,21 +22,53 @@ import torch
 from torch import Tensor
 
 Margin = Callable[[Tensor], tuple[Tensor, Tensor]]
-SLOW = 0.9
-"""A step that leaves more than this share of the residual has overshot, to and fro."""
 CAP = 1 - 1e-3
 """η stays below this share of its limit 1/C: at the limit the problem is not strictly convex, and
 the bound at an inexact minimiser is void."""
+LONGEST = 4.0
+"""Of a step, in units of the residual."""
+
+
+def best_multiplier(
+    value: Tensor, slope: Tensor, away: Tensor, concave: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The η for which a point proves most, and the dual value that it proves.
+
+    d(η) = ½‖a‖² + ηf − ‖a + ηg‖² / (2(1 − ηC)) bounds the dual from below for every 0 ≤ η < 1/C
+    (`certify.curvature_dual`). In u = 1 − ηC it is a constant less ‖g + Ca‖²/(2C²u) and
+    u(‖g‖² + 2Cf)/(2C²), so it is concave, and greatest at u = P/Q, P = ‖g + Ca‖ and
+    Q² = ‖g‖² + 2Cf; that is, without cancellation, at η = (2(f − a·g) − C‖a‖²) / (Q(Q + P)).
+
+    Args:
+        value: [n], f(x).
+        slope: [n, D], g = ∇f(x).
+        away: [n, D], a = x − x0.
+        concave: [n], C.
+
+    Returns:
+        η [n], 0 ≤ η ≤ CAP/C, and d(η) [n], not rounded to any side.
+    """
+    tiny = torch.finfo(away.dtype).tiny
+    size = (away * away).sum(1)
+    ahead = 2 * (value - (away * slope).sum(1)) - concave * size
+    q = ((slope * slope).sum(1) + 2 * concave * value).clamp(min=0).sqrt()
+    p = torch.linalg.vector_norm(slope + concave[:, None] * away, dim=1)
+    cap = CAP / concave.clamp(min=tiny)
+    eta = torch.minimum((ahead / (q * (q + p)).clamp(min=tiny)).clamp(min=0), cap)
+    residual = away + eta[:, None] * slope
+    loss = (residual * residual).sum(1) / (2 * (1 - eta * concave))
+    return eta, size / 2 + eta * value - loss
 
 
 def nearest_point(
     margin: Margin, x0: Tensor, concave: Tensor, convex: Tensor, steps: int = 15
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The certificate problem by projection: x → x0 − η·∇f(x), η of the linearised f = 0, capped.
 
     Where f is positive at the cap the fixed point is the minimiser for η = cap: the best that
-    duality gives. A whole step is taken as long as the residual falls, and half of the last one
-    where it hardly does, down to 1/(1 + ηM), with which the paper's iteration never fails.
+    duality gives. The first step is a whole one; the length of another is that with which the last
+    would have ended nearest to the fixed point (Barzilai and Borwein's), and not below 1/(1 + ηM),
+    with which the paper's iteration never fails.
 
     Args:
         margin: f with its gradient.
@@ -44,22 +78,34 @@ def nearest_point(
         steps: gradients.
 
     Returns:
-        x [n, D] and η [n], 0 ≤ η < 1/C.
+        Of the points seen the one that proves most: x [n, D], its best η [n], 0 ≤ η < 1/C, and the
+        dual value [n] that they prove, all but for rounding.
     """
-    step, before = torch.ones_like(concave), torch.full_like(concave, torch.inf)
-    cap = CAP / concave.clamp(min=torch.finfo(x0.dtype).tiny)
-    x, eta = x0, torch.zeros_like(cap)
-    for _ in range(steps):
+    tiny = torch.finfo(x0.dtype).tiny
+    cap = CAP / concave.clamp(min=tiny)
+    x = found = last = x0
+    multiplier, dual = torch.zeros_like(cap), torch.zeros_like(cap)
+    before = torch.zeros_like(x0)
+    for number in range(steps):
         value, slope = margin(x)
-        distance = value + ((x0 - x) * slope).sum(1)
-        square = (slope * slope).sum(1).clamp(min=torch.finfo(x0.dtype).tiny)
-        eta = torch.minimum((distance / square).clamp(min=0), cap)
-        residual = x - x0 + eta[:, None] * slope
-        length = torch.linalg.vector_norm(residual, dim=1)
-        least = 1 / (1 + eta * convex)
-        step = torch.where(length > SLOW * before, torch.maximum(step / 2, least), step)
-        x, before = x - step[:, None] * residual, length
-    return x, eta
+        away = x - x0
+        eta, proved = best_multiplier(value, slope, away, concave)
+        better = proved > dual
+        found = torch.where(better[:, None], x, found)
+        multiplier = torch.where(better, eta, multiplier)
+        dual = torch.where(better, proved, dual)
+        distance, square = value - (away * slope).sum(1), (slope * slope).sum(1)
+        eta = torch.minimum((distance / square.clamp(min=tiny)).clamp(min=0), cap)
+        residual = away + eta[:, None] * slope
+        step = torch.ones_like(cap)
+        if number:
+            moved, gained = x - last, residual - before
+            fitting = (moved * gained).sum(1) / (gained * gained).sum(1).clamp(min=tiny)
+            step = torch.where(fitting > 0, fitting, step).clamp(max=LONGEST)
+            step = torch.maximum(step, 1 / (1 + eta * convex))
+        last, before = x, residual
+        x = x - step[:, None] * residual
+    return found, multiplier, dual
 
 
 def worst_point(

@@ -10,7 +10,8 @@ rounding of two logits anywhere within s. With f − ρ for f the same d exclude
 
 Notable: the points are this program's own. r is known, so x → x̂ − r·∇f/‖∇f‖ is iterated and d
 evaluated at every step, in float64 with all rounding counted, until all other classes are proved:
-most are in a step or two. The certifier searches for η without knowing r, in float32.
+most are in a step or two. η is where d's derivative is zero (`_best_multiplier`). The certifier
+searches without knowing r, in float32.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from pipeline.verify.strict_json import Record, numbers
 
 STEPS = 40
 CAP = 1 - 1e-3
-SLOW = 0.9
+LONGEST = 4.0
+"""Of a step, in units of the residual."""
 ROOM = 1e-12
 """Relative room for the few dozen roundings of scalars, 2^-53 each."""
 
@@ -100,9 +102,9 @@ class CurvatureProver:
             wanted, inside = ((claim + shift) * (1 + ROOM) for claim in (radius, inner))
         rows, others = np.nonzero(predict[:, None] != np.arange(len(self._rows)))
         left = np.arange(len(rows))
-        point, pace, before = x[rows], np.ones(len(rows)), np.full(len(rows), np.inf)
+        point, last, before = x[rows], x[rows], np.zeros((len(rows), x.shape[1]))
         exact, program = np.zeros(len(rows), dtype=bool), (inner == 0)[rows]  # what is proved
-        for _ in range(STEPS):
+        for number in range(STEPS):
             first, second = predict[rows[left]], others[left]
             value, error, slope, off = self._margin(point, first, second)
             concave = self._curvature[first, second]
@@ -110,19 +112,26 @@ class CurvatureProver:
             target = np.where(exact[left], targets[1], targets[0])
             loss = rounding[rows[left], second] * (1 + ROOM)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                away = point - center
+                for proved, off_by, radii in (
+                    (exact, error, targets[0]),
+                    (program, error + loss, targets[1]),
+                ):
+                    best = _best_multiplier(away, value - off_by, slope, concave)
+                    found = _dual(away, value, off_by, slope, off, best, concave)
+                    proved[left] |= found >= radii
                 eta = np.minimum(target / np.sqrt(np.square(slope).sum(1)), CAP / concave)
-                eta = np.where(np.isfinite(eta), eta, 0.0)
-                away, rest = point - center, (slope, off, eta, concave)
-                exact[left] |= _dual(away, value, error, *rest) >= targets[0]
-                program[left] |= _dual(away, value, error + loss, *rest) >= targets[1]
+            eta = np.where(np.isfinite(eta), eta, 0.0)
             residual = away + eta[:, None] * slope
-            length = _norms(residual)
-            # Where a whole step overshoots: half of it, down to what strong convexity allows.
-            least = 1 / (1 + eta * self._curvature[second, first])
-            pace = np.where(length > SLOW * before, np.maximum(pace / 2, least), pace)
-            point, before = point - pace[:, None] * residual, length
+            pace = np.ones(len(left))
+            if number:
+                pace = _fitting_step(point - last, residual - before)
+                # As short as the strong convexity of η·f + ½‖x − x̂‖² asks for, at most.
+                pace = np.maximum(pace, 1 / (1 + eta * self._curvature[second, first]))
             open_ = ~(exact & program)[left]
-            left, point, pace, before = left[open_], point[open_], pace[open_], before[open_]
+            last, before = point[open_], residual[open_]
+            point = (point - pace[:, None] * residual)[open_]
+            left = left[open_]
             if not len(left):
                 break
         failed = np.full(len(x), -1)
@@ -181,6 +190,26 @@ class CurvatureProver:
             error = (layer.bound * error + own) * SLACK
             v = v @ layer.weight
         return v, error
+
+
+def _best_multiplier(away: Float64, value: Float64, slope: Float64, concave: Float64) -> Float64:
+    """The η for which `_dual` is greatest, all but for rounding: any η is allowed there.
+
+    d'(η) = 0 reads ‖slope‖² + 2C·value = ‖slope + C·away‖²/(1 − ηC)².
+    """
+    root = np.sqrt(np.maximum(np.square(slope).sum(1) + 2 * concave * value, 0.0))
+    length = np.sqrt(np.square(slope + concave[:, None] * away).sum(1))
+    # (1 − length/root)/C, with the difference of the squares worked out.
+    ahead = 2 * (value - (away * slope).sum(1)) - concave * np.square(away).sum(1)
+    eta = np.minimum(ahead / (root * (root + length)), CAP / concave)
+    return np.where(np.isfinite(eta) & (eta > 0), eta, 0.0)
+
+
+def _fitting_step(moved: Float64, changed: Float64) -> Float64:
+    """How far to go along the residual: where the last move would have made it least, [n]."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        fitting = (moved * changed).sum(1) / np.square(changed).sum(1)
+    return np.where(np.isfinite(fitting) & (fitting > 0), np.minimum(fitting, LONGEST), 1.0)
 
 
 def _dual(

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from pipeline.certify.ball import BallError
-from pipeline.certify.curvature_certifier import CurvatureCertifier, CurvatureReference
+from pipeline.certify.curvature_certifier import (
+    FEW,
+    MANY,
+    CurvatureCertifier,
+    CurvatureReference,
+)
 from pipeline.certify.curvature_dual import (
     MarginFunction,
     dual_value,
@@ -113,6 +118,22 @@ def test_any_point_and_any_multiplier_give_a_true_radius() -> None:
     nothing = np.zeros((1, CLASSES))
     best, inner, _ = certifier.radii(center, np.array([j]), nothing, nothing)
     assert found.max() > 0 and best <= distance and inner == pytest.approx(best, rel=1e-11)
+
+
+@pytest.mark.parametrize("function", ["softplus", "sigmoid", "tanh"])
+def test_few_steps_prove_nearly_what_many_do(function: str) -> None:
+    """Of strongly bent networks: a search that swings to and fro had proved nothing there."""
+    torch.manual_seed(0)
+    model = build_model("mlp", CLASSES, SIDE, 1, hidden=[6], activation=function)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8)
+    certifier = certifier_of(model.export())
+    images, labels = images_of(certifier.network, 40)
+    first, second = labels.numpy(), (labels.numpy() + 1) % CLASSES
+    pairs = images.double().flatten(1) / 255, np.arange(len(first)), first, second
+    few, many, most = (certifier.pair_radii(*pairs, steps) for steps in (FEW, MANY, 300))
+    assert (few > 0.9 * most).all() and (many > 0.99 * most).all()
 
 
 def test_the_radius_of_the_program_is_the_root_of_its_inequality() -> None:

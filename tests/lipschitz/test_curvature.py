@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.layers.activation import IN_TRAINING
 from pipeline.lipschitz.concavity_estimate import concavity_table
@@ -17,7 +19,7 @@ from pipeline.lipschitz.curvature_bound import (
     total_curvature,
 )
 from pipeline.lipschitz.curvature_estimate import curvature_table
-from pipeline.lipschitz.curvature_search import nearest_point, worst_point
+from pipeline.lipschitz.curvature_search import CAP, best_multiplier, nearest_point, worst_point
 from pipeline.lipschitz.slopes import SLOPES
 from tests.lipschitz.printed_algorithms import algorithm_1, algorithm_2
 
@@ -194,13 +196,67 @@ def test_the_projection_finds_what_algorithm_1_finds(function: str) -> None:
     values = []
     for x, eta in (
         algorithm_1(margin, x0, concave, convex),
-        nearest_point(margin, x0, concave, convex, steps=60),
+        nearest_point(margin, x0, concave, convex, steps=60)[:2],
     ):
         assert (eta <= 1 / concave + 1e-9).all()
         values.append(((x - x0) ** 2).sum(1) / 2 + eta * margin(x)[0])
     # Where the dual is not tight the last per mille of η is left out.
     assert torch.allclose(values[0], values[1], rtol=1e-2, atol=1e-4)
     assert (values[0] > 0).all()
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(
+    st.integers(0, 10**6),
+    st.floats(-0.5, 3),
+    st.one_of(st.just(0.0), st.floats(1e-12, 30)),
+    st.floats(0, 3),
+)
+def test_no_other_multiplier_proves_more(
+    seed: int, value: float, concave: float, distance: float
+) -> None:
+    """Against a grid of η, down to a curvature of zero."""
+    random = torch.Generator().manual_seed(seed)
+    slope, away = torch.randn(2, 1, PIXELS, generator=random, dtype=torch.float64)
+    away, f, c = distance * away, torch.tensor([value]).double(), torch.tensor([concave]).double()
+    eta, dual = best_multiplier(f, slope, away, c)
+    cap = CAP / concave if concave else 1e3
+    assert 0 <= float(eta) <= cap * (1 + 1e-12)
+    for other in [0.0, *np.geomspace(1e-6, 1, 200) * cap]:
+        residual = away + other * slope
+        bound = (away**2).sum() / 2 + other * f
+        bound = bound - (residual**2).sum() / (2 * (1 - other * c))
+        assert float(dual) >= float(bound) - 1e-9 * (1 + abs(float(bound)))
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(st.integers(0, 10**6), st.floats(0.2, 5), st.floats(0.1, 2), st.floats(0.05, 20))
+def test_a_search_that_has_not_arrived_proves_most_of_the_dual_already(
+    seed: int, concave: float, ratio: float, value: float
+) -> None:
+    """Of quadratic margins, whose dual is max over η of an explicit formula.
+
+    Up to which a step to and fro leaves nine tenths of the residual, and proved nothing at all.
+    """
+    random = torch.Generator().manual_seed(seed)
+    bends = torch.rand(1, 12, generator=random, dtype=torch.float64)
+    bends = concave * ((1 + ratio) * bends - 1)
+    bends[0, :2] = torch.tensor([-concave, ratio * concave])
+    linear = torch.randn(1, 12, generator=random, dtype=torch.float64)
+
+    def margin(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return value + (linear * x + bends * x * x / 2).sum(1), linear + bends * x
+
+    etas = torch.linspace(0, CAP / concave, 20001, dtype=torch.float64)[:, None]
+    values = etas[:, 0] * value - (etas**2 * linear**2 / (2 * (1 + etas * bends))).sum(1)
+    best = float(values.max())
+    x0 = torch.zeros(1, 12, dtype=torch.float64)
+    sides = torch.tensor([concave]).double(), torch.tensor([ratio * concave]).double()
+    shares = [float(nearest_point(margin, x0, *sides, steps)[2]) / best for steps in (1, 4, 16, 60)]
+    assert shares == sorted(shares)
+    assert (
+        shares[0] > 0 and shares[1] > 0.6 and shares[2] > 0.9 and 0.99 < shares[3] < 1 + 1e-4
+    )  # of a grid
 
 
 def test_the_worst_point_is_that_of_algorithm_2() -> None:

@@ -87,7 +87,7 @@ def success_rates(subject: Subject, certifier: CurvatureCertifier, radius: float
             length = torch.linalg.vector_norm(slope, dim=1)
             left = worst - x + radius * slope / length.clamp(min=1e-30)[:, None]
             still = torch.linalg.vector_norm(left, dim=1) <= NEAR * radius
-            found, eta = nearest_point(margin, x, concave, convex, STEPS)
+            found, eta, _ = nearest_point(margin, x, concave, convex, STEPS)
             value, begin = margin(found)[0], margin(x)[0]
             reached = (value.abs() <= NEAR * begin.abs()) & (eta * concave < CAP * (1 - 1e-5))
             correct += int(right.sum())
