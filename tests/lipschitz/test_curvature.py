@@ -247,16 +247,16 @@ def test_a_search_that_has_not_arrived_proves_most_of_the_dual_already(
     def margin(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return value + (linear * x + bends * x * x / 2).sum(1), linear + bends * x
 
-    etas = torch.linspace(0, CAP / concave, 20001, dtype=torch.float64)[:, None]
+    near = torch.logspace(-6, 0, 4001, dtype=torch.float64)
+    etas = (torch.cat([near, 1 - near]) * CAP / concave)[:, None]
     values = etas[:, 0] * value - (etas**2 * linear**2 / (2 * (1 + etas * bends))).sum(1)
     best = float(values.max())
     x0 = torch.zeros(1, 12, dtype=torch.float64)
     sides = torch.tensor([concave]).double(), torch.tensor([ratio * concave]).double()
     shares = [float(nearest_point(margin, x0, *sides, steps)[2]) / best for steps in (1, 4, 16, 60)]
     assert shares == sorted(shares)
-    assert (
-        shares[0] > 0 and shares[1] > 0.6 and shares[2] > 0.9 and 0.99 < shares[3] < 1 + 1e-4
-    )  # of a grid
+    assert shares[0] > 0 and shares[1] > 0.6 and shares[2] > 0.9
+    assert 0.99 < shares[3] < 1 + 1e-5, "but for the grid of η"
 
 
 def test_the_worst_point_is_that_of_algorithm_2() -> None:
