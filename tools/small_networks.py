@@ -1,4 +1,4 @@
-"""Tables and figures of the papers on smaller networks (docs/small_networks.md), a command each.
+"""Tables and figures of the small-network papers, a command each: docs/small_networks_results.md.
 
 What certificates prove, and what the paper's own reading would count:
     python tools/small_networks.py accuracies runs/A runs/B      # CRC 3, 4, 8, 9, 13; CRM 1

@@ -152,6 +152,7 @@ def test_what_recipes_say_can_be_swept(name: str, words: str, tmp_path: Path) ->
     parser.add_argument("--grid", nargs="+", default=[])
     parser.add_argument("--launcher")
     parser.add_argument("--budget", type=float)
+    parser.add_argument("--pgd", type=int)
     given, overrides = parser.parse_known_args(shlex.split(words))
     assert given.config.name == name
     axes = [parse_axis(word) for word in given.grid]
