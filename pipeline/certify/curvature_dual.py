@@ -173,9 +173,8 @@ def best_dual_value(
     margins: Margins, x: Tensor, center: Tensor, concave: Float64
 ) -> tuple[Float64, Float64]:
     """`dual_value` with the η for which it is greatest at this point, and this η: [n] each."""
-    value, curvature = (torch.from_numpy(np.asarray(each)) for each in (margins.value, concave))
-    found, _ = best_multiplier(value, margins.gradient, x - center, curvature)
-    eta = np.nan_to_num(found.numpy(), nan=0.0)
+    value, curvature = torch.from_numpy(margins.value), torch.from_numpy(concave)
+    eta = best_multiplier(value, margins.gradient, x - center, curvature)[0].numpy()
     return dual_value(margins, x, center, eta, concave), eta
 
 

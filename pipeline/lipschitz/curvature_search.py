@@ -86,7 +86,7 @@ def nearest_point(
     x = found = last = x0
     multiplier, dual = torch.zeros_like(cap), torch.zeros_like(cap)
     before = torch.zeros_like(x0)
-    for number in range(steps):
+    for _ in range(steps):
         value, slope = margin(x)
         away = x - x0
         eta, proved = best_multiplier(value, slope, away, concave)
@@ -97,12 +97,10 @@ def nearest_point(
         distance, square = value - (away * slope).sum(1), (slope * slope).sum(1)
         eta = torch.minimum((distance / square.clamp(min=tiny)).clamp(min=0), cap)
         residual = away + eta[:, None] * slope
-        step = torch.ones_like(cap)
-        if number:
-            moved, gained = x - last, residual - before
-            fitting = (moved * gained).sum(1) / (gained * gained).sum(1).clamp(min=tiny)
-            step = torch.where(fitting > 0, fitting, step).clamp(max=LONGEST)
-            step = torch.maximum(step, 1 / (1 + eta * convex))
+        moved, gained = x - last, residual - before  # at first nothing has moved: a whole step
+        fitting = (moved * gained).sum(1) / (gained * gained).sum(1).clamp(min=tiny)
+        step = torch.where(fitting > 0, fitting, 1.0).clamp(max=LONGEST)
+        step = torch.maximum(step, 1 / (1 + eta * convex))
         last, before = x, residual
         x = x - step[:, None] * residual
     return found, multiplier, dual

@@ -104,7 +104,7 @@ class CurvatureProver:
         left = np.arange(len(rows))
         point, last, before = x[rows], x[rows], np.zeros((len(rows), x.shape[1]))
         exact, program = np.zeros(len(rows), dtype=bool), (inner == 0)[rows]  # what is proved
-        for number in range(STEPS):
+        for _ in range(STEPS):
             first, second = predict[rows[left]], others[left]
             value, error, slope, off = self._margin(point, first, second)
             concave = self._curvature[first, second]
@@ -123,11 +123,9 @@ class CurvatureProver:
                 eta = np.minimum(target / np.sqrt(np.square(slope).sum(1)), CAP / concave)
             eta = np.where(np.isfinite(eta), eta, 0.0)
             residual = away + eta[:, None] * slope
-            pace = np.ones(len(left))
-            if number:
-                pace = _fitting_step(point - last, residual - before)
-                # As short as the strong convexity of η·f + ½‖x − x̂‖² asks for, at most.
-                pace = np.maximum(pace, 1 / (1 + eta * self._curvature[second, first]))
+            pace = _fitting_step(point - last, residual - before)
+            # As short as the strong convexity of η·f + ½‖x − x̂‖² asks for, at most.
+            pace = np.maximum(pace, 1 / (1 + eta * self._curvature[second, first]))
             open_ = ~(exact & program)[left]
             last, before = point[open_], residual[open_]
             point = (point - pace[:, None] * residual)[open_]
@@ -206,7 +204,10 @@ def _best_multiplier(away: Float64, value: Float64, slope: Float64, concave: Flo
 
 
 def _fitting_step(moved: Float64, changed: Float64) -> Float64:
-    """How far to go along the residual: where the last move would have made it least, [n]."""
+    """How far to go along the residual: where the last move would have made it least, [n].
+
+    1 where nothing has moved yet.
+    """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         fitting = (moved * changed).sum(1) / np.square(changed).sum(1)
     return np.where(np.isfinite(fitting) & (fitting > 0), np.minimum(fitting, LONGEST), 1.0)

@@ -33,13 +33,15 @@ from tests.lipschitz.printed_algorithms import algorithm_1
 SIDE, CLASSES = 4, 3
 
 
-def network_of(function: str = "softplus", hidden=(6,), seed: int = 0) -> ExportedNetwork:
+def network_of(
+    function: str = "softplus", hidden=(6,), seed: int = 0, scale: float = 2.5
+) -> ExportedNetwork:
     """A fully connected network steep enough to have boundaries among its inputs."""
     torch.manual_seed(seed)
     model = build_model("mlp", CLASSES, SIDE, 1, hidden=list(hidden), activation=function)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(2.5)
+            parameter.mul_(scale)
     return model.export()
 
 
@@ -123,12 +125,7 @@ def test_any_point_and_any_multiplier_give_a_true_radius() -> None:
 @pytest.mark.parametrize("function", ["softplus", "sigmoid", "tanh"])
 def test_few_steps_prove_nearly_what_many_do(function: str) -> None:
     """Of strongly bent networks: a search that swings to and fro had proved nothing there."""
-    torch.manual_seed(0)
-    model = build_model("mlp", CLASSES, SIDE, 1, hidden=[6], activation=function)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8)
-    certifier = certifier_of(model.export())
+    certifier = certifier_of(network_of(function, scale=8))
     images, labels = images_of(certifier.network, 40)
     first, second = labels.numpy(), (labels.numpy() + 1) % CLASSES
     pairs = images.double().flatten(1) / 255, np.arange(len(first)), first, second

@@ -26,12 +26,7 @@ def relu_network(seed: int = 0) -> ExportedNetwork:
 
 def bent_network(function: str) -> ExportedNetwork:
     """Curved enough that a ball's bound of σ'' is below the global one."""
-    torch.manual_seed(0)
-    model = build_model("mlp", CLASSES, SIDE, 1, hidden=[6], activation=function)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(24)
-    return model.export()
+    return network_of(function, scale=24)
 
 
 def assert_nobody_crosses(

@@ -63,7 +63,8 @@ def gap(
         subject = open_subject(directory, data, _count(images))
         certifier = curvature.certifier_of(subject.network)
         rows.append(curvature.curvature_gap(subject, certifier, fewest))
-        kinds.append(figure.kind_of(plain_network(subject.network)))
+        if out is not None:
+            kinds.append(figure.kind_of(plain_network(subject.network)))
     if out is not None:
         places = [figure.Place(*each) for each in zip(kinds, gammas, strict=True)]
         write_atomically(out, figure.draw_gap(places, rows))
