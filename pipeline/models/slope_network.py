@@ -35,7 +35,7 @@ from pipeline.lipschitz.liplt_estimate import (
     rows_through,
     start_vectors,
 )
-from pipeline.lipschitz.logits_only import estimates_wanted
+from pipeline.lipschitz.logits_only import concavity_wanted, estimates_wanted
 from pipeline.lipschitz.power_iteration import normalized, start_vector
 from pipeline.models.network import LipschitzNetwork, without_estimates
 from pipeline.options import require_choice
@@ -146,7 +146,7 @@ class SlopeNetwork(LipschitzNetwork):
         weights, rows = [linear.weight for linear in self.maps()], self.head.weight
         curvature = curvature_table(weights, rows, list(norms), self.slopes)
         vectors = self._concave_vectors()
-        if not vectors:
+        if not vectors or not concavity_wanted():
             return curvature, None
         advance = self.training and not self.hold_power_iteration
         concavity, reached = concavity_table(

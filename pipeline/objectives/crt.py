@@ -17,13 +17,14 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.lipschitz.curvature_search import Margin, worst_point
-from pipeline.lipschitz.logits_only import logits_only
+from pipeline.lipschitz.logits_only import logits_only, without_concavity
 from pipeline.objectives.base import Losses, judged, threatening_class
 from pipeline.options import require_count, require_flag, require_number
 from pipeline.types import Batch, Prediction
@@ -55,7 +56,8 @@ class CurvatureTraining:
         Raises:
             ValueError: the model gives no curvature.
         """
-        clean = model(batch.images)  # and the estimates of this step
+        with nullcontext() if self.attack else without_concavity():
+            clean = model(batch.images)  # and the estimates of this step
         if clean.curvature is None:
             raise ValueError(
                 "objective crt needs a model that bounds its curvature: take mlp with "

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from pipeline.lipschitz.curvature_search import worst_point
 from pipeline.models import build_model
+from pipeline.models.slope_network import CONCAVE
 from pipeline.objectives import build_objective
 from pipeline.objectives.adversarial import attack
 from pipeline.objectives.crm import soft_radius
@@ -118,6 +119,21 @@ def test_crt_is_cross_entropy_at_the_worst_point_plus_curvature() -> None:
     assert (margin(found)[0] <= lowest + 1e-5).all()
     hit = F.cross_entropy(model(found.view_as(batch.images)).logits, batch.labels, reduction="none")
     assert torch.allclose(plain.per_sample, hit, atol=1e-4)
+
+
+def test_crt_without_attack_asks_for_no_concavity() -> None:
+    """Its power iteration, as dear as a batch of images, stands still; the loss does not notice."""
+    model, batch = mlp(), batch_of()
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    attacked = build_objective("crt", gamma=0.5)(model, batch, 0.0)
+    moved = {name for name, old in kept.items() if not old.equal(model.state_dict()[name])}
+    model.load_state_dict(kept)
+    at_rest = build_objective("crt", gamma=0.5, attack=False)(model, batch, 0.3)
+    still = {name for name, old in kept.items() if old.equal(model.state_dict()[name])}
+    assert torch.equal(at_rest.per_sample, attacked.per_sample)
+    assert {name for name in moved if name.startswith(CONCAVE)} == moved & still
+    assert moved & still and moved - still
+    assert model(batch.images).concavity is not None
 
 
 def test_crt_attacks_inside_the_ball_while_curvature_is_large() -> None:
