@@ -38,8 +38,8 @@ TRAIN = Path(__file__).parents[1] / "launch" / "train.py"
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
-def main() -> int:
-    """Read the command line and run; the exit status."""
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line, without the keys of the config."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,6 +60,12 @@ def main() -> int:
     parser.add_argument("--launcher", default="", help='e.g. "accelerate launch" (none)')
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
     parser.add_argument("--dry-run", action="store_true", help="check, and print the commands")
+    return parser
+
+
+def main() -> int:
+    """Read the command line and run; the exit status."""
+    parser = arguments()
     words, overrides = parser.parse_known_args()
     try:
         axes = [sweeps.parse_axis(word) for word in words.grid]

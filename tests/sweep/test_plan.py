@@ -1,7 +1,7 @@
 """A plan finds every mistake before anything runs, and knows what is finished."""
 
-import argparse
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -146,13 +146,7 @@ def commands_of_recipes() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "words"), commands_of_recipes())
 def test_what_recipes_say_can_be_swept(name: str, words: str, tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--grid", nargs="+", default=[])
-    parser.add_argument("--launcher")
-    parser.add_argument("--budget", type=float)
-    parser.add_argument("--pgd", type=int)
+    parser = runpy.run_path(str(ROOT / "tools" / "sweep.py"))["arguments"]()
     given, overrides = parser.parse_known_args(shlex.split(words))
     assert given.config.name == name
     axes = [parse_axis(word) for word in given.grid]
