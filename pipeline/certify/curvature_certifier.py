@@ -187,12 +187,23 @@ class CurvatureCertifier(LipschitzCertifier):
         bent = (concave, self.curvature[second, first])
         concave_side, convex_side = (torch.from_numpy(side).float() for side in bent)
         x, _, _ = nearest_point(margin, start.float(), concave_side, convex_side, steps)
-        point = x.double()
-        margins = self.exact.evaluate(point, one, other)
-        margins = replace(margins, value_error=ROUNDINGS * margins.value_error)
-        value, multiplier = best_dual_value(margins, point, start, concave)
+        value, multiplier = self._dual(x.double(), start, one, other, concave)
+        # A margin without a zero and all but without curvature sends the search out of range.
+        lost = np.flatnonzero(~(value > 0))
+        if len(lost):
+            value[lost], multiplier[lost] = self._dual(
+                start[lost], start[lost], one[lost], other[lost], concave[lost]
+            )
         rounding = fixed[rows, second], growing[rows, second]
         return exact_radius(value), program_radius(value, multiplier, *rounding)
+
+    def _dual(
+        self, point: Tensor, start: Tensor, first: Tensor, second: Tensor, concave: Floats
+    ) -> tuple[Floats, Floats]:
+        """What points prove about `start` in float64, and with which multipliers: each [n]."""
+        margins = self.exact.evaluate(point, first, second)
+        margins = replace(margins, value_error=ROUNDINGS * margins.value_error)
+        return best_dual_value(margins, point, start, concave)
 
 
 class FastMargins:

@@ -31,7 +31,7 @@ from pipeline.certify.stages import dense_stages_of
 from pipeline.certify.verdicts import Integers
 from pipeline.layers.elementary import activate, differentiate
 from pipeline.lipschitz.curvature_bound import scaled_norm_bound
-from pipeline.lipschitz.curvature_search import nearest_point
+from pipeline.lipschitz.curvature_search import best_multiplier, nearest_point
 from pipeline.lipschitz.rounding import UNIT, gamma, up
 
 ROUNDS = 10
@@ -130,7 +130,10 @@ class LocalCurvature:
     def printed_radii(
         self, center: Tensor, first: Integers, second: Integers, known: Floats, rounds: int = 5
     ) -> Floats:
-        """The iteration of C.6 as printed, by estimates: its radii leave their balls, no bounds."""
+        """The iteration of C.6 as printed, by estimates: its radii leave their balls, no bounds.
+
+        But for how points are kept in a ball: by what they are cut to, not by halving of steps.
+        """
         radius = known
         for _ in range(rounds):
             radius = np.maximum(radius, self._searched(center, first, second, radius)[1])
@@ -139,7 +142,7 @@ class LocalCurvature:
     def _searched(
         self, center: Tensor, first: Integers, second: Integers, radius: Floats
     ) -> tuple[Tensor, Floats]:
-        """A point and √(2d) for balls of these radii, in float32."""
+        """A point within balls of these radii and its √(2d), in float32."""
         squares = self._squares(center, radius, first, second).float()
         v = torch.ones(len(center), self._single.shape[1]) / self._single.shape[1] ** 0.5
         size = torch.zeros(len(center))
@@ -151,8 +154,14 @@ class LocalCurvature:
         convex = torch.from_numpy(self.certifier.curvature[second, first]).float()
         margin = self.certifier.fast.margin(torch.from_numpy(first), torch.from_numpy(second))
         start = center.float()
-        x, _, dual = nearest_point(margin, start, concave, convex, MANY)
-        return x, (2 * dual).sqrt().double().numpy()
+        x, _, _ = nearest_point(margin, start, concave, convex, MANY)
+        away = x - start  # outside the ball `concave` bounds nothing
+        length = torch.linalg.vector_norm(away, dim=1)
+        share = (torch.from_numpy(radius).float() / length.clamp(min=1e-30)).clamp(max=1)
+        away = share[:, None] * away
+        value, slope = margin(start + away)
+        _, dual = best_multiplier(value, slope, away, concave)
+        return start + away, (2 * dual.clamp(min=0)).sqrt().double().numpy()
 
     def _squares(self, center: Tensor, radius: Floats, first: Integers, second: Integers) -> Tensor:
         """s² [n, hidden], rounded up: ∇²f ⪰ −Wᵀ diag(s²) W in the balls."""

@@ -33,6 +33,7 @@ from pipeline.progress import ProgressBar
 
 PRODUCT, LIPLT, CURVATURE = "product", "liplt", "curvature"
 METHODS = (PRODUCT, LIPLT, CURVATURE)
+INSTEAD = {LIPLT: "product", CURVATURE: "liplt or product"}
 
 
 def check_method(method: str, network: ExportedNetwork) -> None:
@@ -47,17 +48,22 @@ def check_method(method: str, network: ExportedNetwork) -> None:
         )
     if method == PRODUCT:
         return
-    if method == LIPLT and is_residual(network):
-        residual_stages_of(network)
-        return
-    if method == LIPLT:
-        stages_of(network)
-        return
-    if any(slope.curvature is None for slope in dense_stages_of(network).slopes):
+    try:
+        if method == CURVATURE:
+            _require_smooth(network)
+        elif is_residual(network):
+            residual_stages_of(network)
+        else:
+            stages_of(network)
+    except ValueError as error:
         raise ValueError(
-            "certification.method curvature is for fully connected networks with softplus, sigmoid "
-            "or tanh; take liplt for this one"
-        )
+            f"certification.method {method}: {error}; take {INSTEAD[method]}"
+        ) from None
+
+
+def _require_smooth(network: ExportedNetwork) -> None:
+    if any(slope.curvature is None for slope in dense_stages_of(network).slopes):
+        raise ValueError("it is for fully connected networks with softplus, sigmoid or tanh")
 
 
 def prove_margins(

@@ -52,10 +52,10 @@ def residual_stages_of(network: ExportedNetwork) -> tuple[list[ResidualStage], l
         elif not isinstance(layer, ExportedFlatten):
             raise ValueError(
                 f"layer {layer.name!r} ({layer.kind}) stands where LipLT of residual networks "
-                "knows none: take certification.method product"
+                "knows none"
             )
     if len(stages) != len(slopes):
-        raise ValueError("the trunk does not end with an activation or a block: take product")
+        raise ValueError("the trunk does not end with an activation or a block")
     return stages, slopes
 
 

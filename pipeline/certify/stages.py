@@ -50,13 +50,12 @@ def stages_of(network: ExportedNetwork) -> Stages:
         elif not isinstance(layer, ExportedFlatten | ExportedShift):
             raise ValueError(
                 f"layer {layer.name!r} ({layer.kind}) stands where this method knows none: it is "
-                "for convolutions and dense layers with one activation behind each; take "
-                "certification.method product"
+                "for convolutions and dense layers with one activation behind each"
             )
     if len(maps) != len(slopes) or not maps:
         raise ValueError(
             "this method needs an activation behind every affine layer of the trunk, and at least "
-            "one of them; take certification.method product"
+            "one of them"
         )
     return Stages(maps, slopes, numbers, network.head.weight.astype(np.float64))
 
@@ -71,6 +70,6 @@ def dense_stages_of(network: ExportedNetwork) -> Stages:
         if isinstance(layer, ExportedConv2d | ExportedShift):
             raise ValueError(
                 f"layer {layer.name!r} ({layer.kind}) stands where this method knows none: it is "
-                "for dense layers with one activation behind each; take certification.method liplt"
+                "for dense layers with one activation behind each"
             )
     return stages_of(network)

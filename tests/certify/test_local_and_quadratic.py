@@ -85,6 +85,12 @@ def test_local_radii_are_true_and_larger(function: str) -> None:
     assert_nobody_crosses(network, center, first, second, radius)
     printed = local.printed_radii(center, first, second, known)
     assert (printed >= known).all()
+    for share in (0.01, 0.3):  # in a ball too small for the point that would prove most
+        ball = share * known
+        x, found = local._searched(center, first, second, ball)
+        away = (x - center.float()).norm(dim=1).numpy()
+        assert (away <= ball * (1 + 1e-4)).all() and (away > ball * 0.99).any()
+        assert (found >= ball * 0.9).all(), "it proves the small ball all the same"
     # an exact count: the Hessian on the sphere of the ball is not below −C
     x = center + radius[0] * torch.nn.functional.normalize(torch.randn_like(center), dim=1)
     for row in range(len(x)):

@@ -141,6 +141,17 @@ def test_an_inflated_radius_is_refused(true: Path, tmp_path: Path) -> None:
     assert "radius" in altered(tmp_path, true, inflate)
 
 
+@pytest.mark.parametrize("delta", ["1.0000000000000001e+300", "inf"])
+def test_a_margin_that_only_an_enormous_delta_allows_is_refused(
+    true: Path, tmp_path: Path, delta: str
+) -> None:
+    def blur(tree: dict, rows: list[list[str]]) -> None:
+        row = best_row(rows)
+        row[7], row[9] = "1000000000", delta
+
+    assert "delta" in altered(tmp_path, true, blur)
+
+
 def test_a_claim_that_is_too_low_is_refused(true: Path, tmp_path: Path) -> None:
     def lower(tree: dict, rows: list[list[str]]) -> None:
         if tree["margins"]["method"] == "liplt":
