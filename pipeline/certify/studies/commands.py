@@ -57,6 +57,8 @@ def gap(
     out: Path | None,
 ) -> list[Row]:
     """`curvature`."""
+    if fewest < 1:
+        raise ValueError(f"--fewest {fewest} must be at least 1")
     gammas = [figure.gamma_of(directory) for directory in directories] if out is not None else []
     rows, kinds = [], []
     for directory in directories:

@@ -28,9 +28,15 @@ def gamma_of(directory: Path) -> float:
     """The γ that a network was trained with.
 
     Raises:
-        ValueError: it was trained by another objective than crt.
+        ValueError: it was trained by another objective than crt, or does not say by which.
     """
-    objective = configs.load(directory / "config.yaml").objective
+    try:
+        objective = configs.load(directory / "config.yaml").objective
+    except ValueError:
+        raise ValueError(
+            f"{directory} has no config.yaml of a training, which would say its gamma: leave it "
+            "out, or leave out --out"
+        ) from None
     if objective.name != "crt":
         raise ValueError(
             f"{directory} was trained by {objective.name}, which has no gamma to draw: leave it "

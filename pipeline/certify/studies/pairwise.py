@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.certify.certificate import certificate_in, load_network, read_certificate
+from pipeline.certify.residual_stages import is_residual
 from pipeline.certify.stages import stages_of
 from pipeline.certify.studies.tables import Row
 from pipeline.lipschitz.bound import NormBound
@@ -34,7 +35,7 @@ def pairwise_constants(directory: Path) -> list[Row]:
         directory: its certificate, or the run that ended with it.
 
     Raises:
-        ValueError: a certificate by another method.
+        ValueError: a certificate by another method, or of a residual network.
     """
     place = certificate_in(directory)
     certificate = read_certificate(place)
@@ -43,6 +44,11 @@ def pairwise_constants(directory: Path) -> list[Row]:
             f"{directory} was not certified by liplt: set certification.method liplt and certify"
         )
     network = load_network(place)
+    if is_residual(network):
+        raise ValueError(
+            f"{directory} is a residual network; CRM's Table 2 is made for networks without "
+            "(cnn, mlp): leave it out"
+        )
     stages = stages_of(network)
     proved = {
         (claim["last"], claim["first"]): NormBound(

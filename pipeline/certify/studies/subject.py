@@ -17,7 +17,7 @@ from pipeline.config import DataConfig
 from pipeline.data.loader import open_block_loader
 from pipeline.data.spread import images_at, spread
 from pipeline.layers.network import ExportedNetwork
-from pipeline.lipschitz.plain import PlainNetwork
+from pipeline.lipschitz.plain import VALUE, PlainNetwork
 from pipeline.models import model_of
 from pipeline.progress import say
 
@@ -85,14 +85,21 @@ def plain_network(network: ExportedNetwork, dtype: torch.dtype = torch.float64) 
     """A fully connected network as arrays.
 
     Raises:
-        ValueError: a convolution, or as `dense_stages_of`.
+        ValueError: a convolution, another activation, or as `dense_stages_of`.
     """
     stages = dense_stages_of(network)
     layers = [network.layers[number] for number in stages.numbers]
+    functions = [network.layers[number + 1].attributes()["function"] for number in stages.numbers]
+    for function in functions:
+        if function not in VALUE:
+            raise ValueError(
+                f"the network's activation is {function}, and this table is for "
+                f"{', '.join(VALUE)}: leave the network out"
+            )
     return PlainNetwork(
         [torch.from_numpy(each.weight) for each in stages.maps],
         [torch.from_numpy(layer.tensors()[f"{layer.name}.bias"]).double() for layer in layers],
-        [network.layers[number + 1].attributes()["function"] for number in stages.numbers],
+        functions,
         torch.from_numpy(stages.rows),
         torch.from_numpy(network.head.bias).double(),
     ).to(dtype)

@@ -193,6 +193,28 @@ def test_pairwise_constants_are_those_of_explicit_matrices(certified: dict[str, 
         pairwise_constants(certified["product"])
 
 
+def test_pairwise_constants_are_not_made_of_residual_networks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_model("slope_resnet", CLASSES, 4, 1, width=6, inner=5, blocks=1).export()
+    images = np.zeros((4, 4, 4, 1), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", image=images, label=np.arange(4) % CLASSES)
+    loader = open_block_loader(f"npz:{tmp_path / 'data.npz'}", "val", 4)
+    certify(network, loader, [0.01], tmp_path / "residual", method="liplt", threads=1)
+    loader.close()
+    with pytest.raises(ValueError, match=r"residual network.*leave it out"):
+        pairwise_constants(tmp_path / "residual")
+
+
+def test_tables_name_what_they_are_not_for() -> None:
+    leaky = subject_of(network_of(3.0, activation="leaky_relu", curvature=False))
+    with pytest.raises(ValueError, match="activation is leaky_relu, and this table is for relu"):
+        curvature.certificates(leaky)
+    strided = build_model("cnn", CLASSES, SIDE, 1, plan="4c3f").export()
+    with pytest.raises(ValueError, match="conv2d") as refusal:
+        curvature.certificates(subject_of(strided))
+    assert "certification.method" not in str(refusal.value)
+
+
 def test_naive_radii_are_those_of_a_certificate_by_the_product(certified: dict[str, Path]) -> None:
     lines = (certified["product"] / "images.tsv").read_text().splitlines()
     naive = distribution.naive_radii(certified["liplt"])
@@ -214,6 +236,9 @@ def test_the_gap_is_drawn_against_gamma(tmp_path: Path) -> None:
         assert gamma_of(tmp_path) == expected
     (tmp_path / "config.yaml").write_text((ROOT / "configs" / "mnist_relu_2x1024.yaml").read_text())
     with pytest.raises(ValueError, match="has no gamma"):
+        gamma_of(tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"no config\.yaml of a training.*leave out --out"):
         gamma_of(tmp_path)
 
 
@@ -260,6 +285,7 @@ def test_the_tool_prints_tables_and_draws(
         (["success", certified["liplt"]], "softplus, sigmoid or tanh"),
         (["local", certified["liplt"], "--images", "0"], "--images 0 must be at least 1"),
         (["success", certified["liplt"], "--radius", "-1"], "--radius -1 must be positive"),
+        (["curvature", certified["liplt"], "--fewest", "0"], "--fewest 0 must be at least 1"),
     ):
         assert run_tool(monkeypatch, *words) == 1
         assert sentence in capsys.readouterr().err
