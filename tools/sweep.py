@@ -48,15 +48,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, see configs/")
     parser.add_argument("--seeds", type=int, nargs="+", required=True, metavar="S")
-    parser.add_argument(
-        "--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B", help="see above"
-    )
-    parser.add_argument(
-        "--budget", type=float, metavar="S", help="seconds of training a run, instead of epochs"
-    )
-    parser.add_argument(
-        "--pgd", type=int, default=0, metavar="N", help="attack N images by PGD-10 (0)"
-    )
+    parser.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B")
+    parser.add_argument("--budget", type=float, metavar="S", help="seconds a run, not epochs")
+    parser.add_argument("--pgd", type=int, default=0, metavar="N", help="attack N images (0)")
     parser.add_argument("--launcher", default="", help='e.g. "accelerate launch" (none)')
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
     parser.add_argument("--dry-run", action="store_true", help="check, and print the commands")
