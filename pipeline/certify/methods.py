@@ -50,7 +50,7 @@ def check_method(method: str, network: ExportedNetwork) -> None:
         return
     try:
         if method == CURVATURE:
-            _require_smooth(network)
+            require_smooth(network)
         elif is_residual(network):
             residual_stages_of(network)
         else:
@@ -61,7 +61,12 @@ def check_method(method: str, network: ExportedNetwork) -> None:
         ) from None
 
 
-def _require_smooth(network: ExportedNetwork) -> None:
+def require_smooth(network: ExportedNetwork) -> None:
+    """Refuse a network that curvature is not bounded for.
+
+    Raises:
+        ValueError: naming the layer, if one is why.
+    """
     if any(slope.curvature is None for slope in dense_stages_of(network).slopes):
         raise ValueError("it is for fully connected networks with softplus, sigmoid or tanh")
 

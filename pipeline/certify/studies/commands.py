@@ -43,7 +43,7 @@ def success(
     _positive("--radius", radius)
     rows = []
     for directory in directories:
-        subject = open_subject(directory, data, _count(images))
+        subject = open_subject(directory, data, _count("--images", images))
         certifier = curvature.certifier_of(subject.network)
         rows.append(curvature.success_rates(subject, certifier, radius))
     return rows
@@ -57,12 +57,11 @@ def gap(
     out: Path | None,
 ) -> list[Row]:
     """`curvature`."""
-    if fewest < 1:
-        raise ValueError(f"--fewest {fewest} must be at least 1")
+    _count("--fewest", fewest)
     gammas = [figure.gamma_of(directory) for directory in directories] if out is not None else []
     rows, kinds = [], []
     for directory in directories:
-        subject = open_subject(directory, data, _count(images))
+        subject = open_subject(directory, data, _count("--images", images))
         certifier = curvature.certifier_of(subject.network)
         rows.append(curvature.curvature_gap(subject, certifier, fewest))
         if out is not None:
@@ -80,7 +79,7 @@ def certificates(
     rows: list[Row] = []
     for directory in directories:
         # Twice as many are opened, so that as many are classified correctly.
-        subject = open_subject(directory, data, 2 * (_count(images) or 0) + 50)
+        subject = open_subject(directory, data, 2 * (_count("--images", images) or 0) + 50)
         rows += curvature.certificates(subject, targets, images)
     if len({tuple(row) for row in rows}) > 1:
         raise ValueError("ReLU networks and smooth ones make different tables: give them apart")
@@ -92,7 +91,7 @@ def local(directories: Sequence[Path], data: str | None, images: int, radius: fl
     _positive("--radius", radius)
     rows = []
     for directory in directories:
-        subject = open_subject(directory, data, 2 * (_count(images) or 0) + 50)
+        subject = open_subject(directory, data, 2 * (_count("--images", images) or 0) + 50)
         rows.append(curvature.local_certificates(subject, radius, images))
     return rows
 
@@ -122,10 +121,10 @@ def radii(
     return [distribution.quantiles(label, radius, epsilons) for label, radius in curves]
 
 
-def _count(images: int | None) -> int | None:
-    if images is not None and images < 1:
-        raise ValueError(f"--images {images} must be at least 1")
-    return images
+def _count(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise ValueError(f"{name} {value} must be at least 1")
+    return value
 
 
 def _positive(name: str, value: float) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.certify.curvature_certifier import MANY, CurvatureCertifier
 from pipeline.certify.curvature_local import LocalCurvature
-from pipeline.certify.methods import CURVATURE, check_method, prove_margins
+from pipeline.certify.methods import CURVATURE, prove_margins, require_smooth
 from pipeline.certify.radius import Floats
 from pipeline.certify.relu_quadratic import ReluQuadratic
 from pipeline.certify.rounding import input_error, norm_upper
@@ -42,7 +42,7 @@ def certifier_of(network: ExportedNetwork) -> CurvatureCertifier:
     Raises:
         ValueError: a network that curvature is not bounded for.
     """
-    check_method(CURVATURE, network)
+    require_smooth(network)
     bounds = [layer.norm_bound() for layer in network.layers]
     return CurvatureCertifier(network, bounds, prove_margins(CURVATURE, network, bounds))
 

@@ -213,6 +213,9 @@ def test_tables_name_what_they_are_not_for() -> None:
     with pytest.raises(ValueError, match="conv2d") as refusal:
         curvature.certificates(subject_of(strided))
     assert "certification.method" not in str(refusal.value)
+    with pytest.raises(ValueError, match="softplus, sigmoid or tanh") as refusal:
+        curvature.certifier_of(leaky.network)
+    assert "take" not in str(refusal.value)
 
 
 def test_naive_radii_are_those_of_a_certificate_by_the_product(certified: dict[str, Path]) -> None:
