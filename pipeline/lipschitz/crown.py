@@ -8,12 +8,13 @@ positive; the largest such ρ is found by bisection, one for each image, all ima
 Notable:
 - For z that S-shaped functions bend both ways in [l, u], the line above goes through (l, σ(l)) and
   touches σ on the right (bisected from the side on which it is valid); below, mirrored.
+- Of inputs wider than the first layer only the directions that it sees are kept (`seen`).
 - A baseline for CRC's tables: float64 without counting its rounding, so no certificate of ours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -88,6 +89,19 @@ def _tangent(function: str, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor
     slope = torch.where(reached, slope_of(far), chord)
     at = torch.where(reached, value(far) - slope * far, start - slope * least)
     return slope, at
+
+
+def seen(network: PlainNetwork, x0: Tensor) -> tuple[PlainNetwork, Tensor]:
+    """The network and points [n, D] in coordinates of W^(1)'s row space, where that is smaller.
+
+    Orthonormal, so balls are projected on balls of the same radius: every bound is the same, and a
+    CIFAR network of 1024 units costs a third.
+    """
+    weight = network.weights[0]
+    if weight.shape[1] <= weight.shape[0]:
+        return network, x0
+    basis, triangle = torch.linalg.qr(weight.T)
+    return replace(network, weights=[triangle.T, *network.weights[1:]]), x0 @ basis
 
 
 def margin_lower(

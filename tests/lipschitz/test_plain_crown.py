@@ -1,13 +1,14 @@
 """Plain networks against autograd; CROWN's lines and bounds against what they enclose."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.lipschitz.crown import crown_radius, lines, margin_lower
+from pipeline.lipschitz.crown import crown_radius, lines, margin_lower, seen
 from pipeline.lipschitz.plain import BEND, SLOPE, VALUE, PlainNetwork, largest_curvature
 
 SIZES = [5, 7, 6, 3]
@@ -100,6 +101,21 @@ def test_radii_are_where_the_bound_is_zero() -> None:
     assert (margin_lower(network, x0, radius, first, second) > 0).all()
     assert (margin_lower(network, x0, radius + 1e-3, first, second) <= 0).all()
     assert (crown_radius(network, x0, second, first) == 0).all()
+
+
+@pytest.mark.parametrize("inputs", [4, 7, 30])
+def test_directions_that_are_not_seen_change_no_bound(inputs: int) -> None:
+    generator = torch.Generator().manual_seed(inputs)
+    wide = network_of("tanh", 2)
+    first_layer = torch.randn(7, inputs, generator=generator, dtype=torch.float64)
+    wide = replace(wide, weights=[first_layer, *wide.weights[1:]])
+    x0 = torch.rand(5, inputs, generator=generator, dtype=torch.float64)
+    narrow, shorter = seen(wide, x0)
+    assert shorter.shape[1] == min(inputs, 7)
+    first, second = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 2, 0, 2, 0])
+    radius = torch.tensor([0.0, 0.05, 0.2, 0.5, 1.0]).double()
+    expected = margin_lower(wide, x0, radius, first, second)
+    assert torch.allclose(margin_lower(narrow, shorter, radius, first, second), expected)
 
 
 @pytest.mark.parametrize("function", SMOOTH)

@@ -23,7 +23,7 @@ from pipeline.certify.studies.subject import Subject, plain_network
 from pipeline.certify.studies.tables import Row
 from pipeline.data.spread import spread
 from pipeline.layers.network import ExportedNetwork
-from pipeline.lipschitz.crown import crown_radius
+from pipeline.lipschitz.crown import crown_radius, seen
 from pipeline.lipschitz.curvature_bound import deep_bound
 from pipeline.lipschitz.curvature_search import CAP, nearest_point, worst_point
 from pipeline.lipschitz.plain import PlainNetwork, largest_curvature
@@ -227,6 +227,7 @@ def _global(
 def _crown(network: PlainNetwork, center: Tensor, labels: Tensor, second: Tensor) -> Floats:
     """CROWN's radii; deep networks an image at a time, whose intermediate bounds are large."""
     step = SLICE if len(network.weights) == 1 else 1
+    network, center = seen(network, center)
     found = []
     with ProgressBar("CROWN", total=len(center), unit="img") as bar:
         for start in range(0, len(center), step):
